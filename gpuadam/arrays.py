@@ -1,0 +1,172 @@
+"""Borrowed arrays: whose memory it is, where it lies, and whether a kernel may write it as a plain run of elements.
+
+Everything is checked here, before anything is written: type, device, strides, writability and overlap. Nothing is ever
+copied in silence.
+"""
+
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+CPU = ("cpu", 0)
+Device = tuple[str, int]
+
+
+@dataclass(eq=False)
+class Array:
+    """An array of somebody else, kept alive.
+
+    Attributes:
+        owner: The object that was given; holding it keeps the memory alive.
+        address: First byte.
+        shape, strides: Elements, and bytes between them along each axis.
+        dtype: NumPy dtype.
+        device: ("cpu", 0) or ("cuda", number).
+    """
+
+    owner: Any
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+    device: Device
+    is_writable: bool
+    memory: Any = field(default=None, repr=False)  # the view through which the owner was read
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * self.dtype.itemsize
+
+    @property
+    def is_movable(self) -> bool:
+        """Whether the owner may put its elements elsewhere: a PyTorch tensor may; NumPy's are pinned by `borrow`."""
+        return hasattr(self.owner, "data_ptr")
+
+    @property
+    def has_moved(self) -> bool:
+        return int(self.owner.data_ptr()) != self.address if self.is_movable else False
+
+
+def borrow(value: Any, name: str) -> Array:
+    """Look at an array without copying it.
+
+    Args:
+        value: NumPy or CuPy array, or anything with `__cuda_array_interface__` or `__dlpack__` (a PyTorch tensor).
+        name: What an error calls it.
+
+    Raises:
+        TypeError: It is no such array, or an immutable one (JAX).
+        ValueError: Its elements are not one dense run.
+    """
+    module = type(value).__module__.partition(".")[0]
+    if module in ("jax", "jaxlib"):
+        raise TypeError(f"{name} is a JAX array, which is immutable: an optimizer that writes in place would corrupt it")
+    source = value.detach() if hasattr(value, "detach") else value
+    if isinstance(source, np.ndarray):
+        array = _from_numpy(value, source)
+    elif module == "cupy" or (getattr(source, "is_cuda", True) and hasattr(type(source), "__cuda_array_interface__")):
+        array = _from_cuda(value, source)
+    elif hasattr(source, "__dlpack__"):
+        array = _from_numpy(value, _from_dlpack(source, name))
+    else:
+        raise TypeError(
+            f"{name} is a {type(value).__name__}; allowed are NumPy arrays, CuPy arrays, and arrays with "
+            "__cuda_array_interface__ or __dlpack__"
+        )
+    check_dense(array, name)
+    return array
+
+
+def _from_numpy(owner: Any, array: Any) -> Array:
+    address = array.__array_interface__["data"][0]
+    # NumPy refuses to resize an array that is weakly referenced, even with refcheck=False: so it stays where it is.
+    memory = (array, weakref.ref(array))
+    return Array(owner, address, array.shape, array.strides, array.dtype, CPU, array.flags.writeable, memory)
+
+
+def _from_cuda(owner: Any, source: Any) -> Array:
+    interface = source.__cuda_array_interface__
+    dtype = np.dtype(interface["typestr"])
+    shape = tuple(interface["shape"])
+    strides = interface.get("strides") or _compact_strides(shape, dtype.itemsize)
+    address, is_read_only = interface["data"]
+    device = getattr(source, "device", 0)
+    number = getattr(device, "id", getattr(device, "index", device))
+    return Array(owner, int(address or 0), shape, tuple(strides), dtype, ("cuda", int(number or 0)), not is_read_only, source)
+
+
+def _from_dlpack(source: Any, name: str) -> Any:
+    kind, _ = source.__dlpack_device__()
+    if int(kind) != 1:
+        raise TypeError(f"{name} lies on DLPack device type {int(kind)} and has no __cuda_array_interface__")
+    if any(stride < 0 for stride in getattr(source, "strides", None) or ()):
+        raise ValueError(f"{name} has negative strides; allowed is one dense run of elements")
+    try:
+        return np.from_dlpack(source)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(f"{name}, a {type(source).__name__}, cannot be read through DLPack: {error}") from error
+
+
+def _compact_strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    strides = []
+    size = itemsize
+    for length in reversed(shape):
+        strides.append(size)
+        size *= length
+    return tuple(reversed(strides))
+
+
+def check_dense(array: Array, name: str) -> None:
+    """Elements must fill one run of memory without holes or repetition; their order (C, Fortran, any) does not matter."""
+    if array.numel <= 1:
+        return
+    expected = array.dtype.itemsize
+    for stride, length in sorted(zip(array.strides, array.shape, strict=True)):
+        if length == 1:
+            continue
+        if stride != expected:
+            raise ValueError(
+                f"{name} of shape {array.shape} has strides {array.strides} bytes, so its elements are not one dense run "
+                "of memory; allowed are contiguous arrays (C, Fortran or permuted order)"
+            )
+        expected *= length
+
+
+def shaped_like(flat: Any, array: Array) -> Any:
+    """A flat array as a view of the shape of `array`, its elements in the same order in memory."""
+    order = sorted(range(len(array.shape)), key=lambda axis: (-array.strides[axis], axis))
+    return flat.reshape([array.shape[axis] for axis in order]).transpose(np.argsort(order, kind="stable"))
+
+
+def check_overlap(begins: Any, sizes: Any, name: Callable[[int], str]) -> None:
+    """No two arrays may share a byte: kernels read and write them in no particular order.
+
+    Args:
+        begins, sizes: First address and bytes of each array.
+        name: How an error calls array i.
+    """
+    begins, sizes = np.asarray(begins, np.int64), np.asarray(sizes, np.int64)
+    order = np.argsort(begins, kind="stable")
+    order = order[sizes[order] > 0]
+    reach = np.maximum.accumulate(begins[order] + sizes[order])
+    clashes = np.flatnonzero(begins[order][1:] < reach[:-1])
+    if len(clashes):
+        later = order[clashes[0] + 1]
+        earlier = next(i for i in order if begins[i] + sizes[i] > begins[later])
+        raise ValueError(
+            f"{name(later)} shares memory with {name(earlier)}; each array must have memory of its own "
+            "(give a tied weight, which is one array, once)"
+        )
+
+
+def flushes_subnormals() -> bool:
+    """Whether this thread's processor flushes subnormal numbers to zero, as torch.set_flush_denormal(True) asks."""
+    return bool((np.array([1e-310]) * np.array([1.0]))[0] == 0.0)

@@ -1,0 +1,58 @@
+"""Cohorts: tensors of one group with the same history, so that one clock and one row of coefficients serve them all.
+
+At first every group is one cohort. When some of its tensors have a gradient and others have none, it splits: both halves
+go on with the clock that they had, but only one counts the update. So each tensor keeps its own update count, as in
+PyTorch, at the cost of one row for each history that there really is.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .compiler import Section
+from .tables import COHORT
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Cohorts:
+    """Which tensor sits in which cohort.
+
+    Attributes:
+        of: Cohort of each tensor.
+        groups: Group of each cohort.
+        active: Whether the tensors of each cohort have gradients this time.
+    """
+
+    def __init__(self, group_of: npt.NDArray[np.int64], group_count: int) -> None:
+        self.of = group_of.astype(np.int32)
+        self.groups = list(range(group_count))
+        self.active = [True] * group_count
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def activate(self, present: Mask) -> list[tuple[int, int]]:
+        """Note which tensors have a gradient. Returns the splits: (cohort, new cohort that starts with its clock)."""
+        members = np.bincount(self.of, minlength=len(self))
+        moving = np.bincount(self.of[present], minlength=len(self))
+        splits = []
+        for cohort in np.flatnonzero((moving > 0) & (moving < members)):
+            splits.append((int(cohort), len(self)))
+            self.of[(self.of == cohort) & ~present] = len(self)
+            self.groups.append(self.groups[cohort])
+        self.active = [bool(moving[i] or not members[i]) for i in range(len(members))] + [False] * len(splits)
+        return splits
+
+    def rows(self, sections: Sequence[Section]) -> npt.NDArray[Any]:
+        """The cohort table."""
+        own = [sections[group] for group in self.groups]
+        rows = np.zeros(len(own), COHORT)
+        rows["evaluate_begin"] = [section.begin for section in own]
+        rows["evaluate_end"] = [section.end for section in own]
+        rows["advance_end"] = [section.advance_end for section in own]
+        rows["accumulators"] = [len(section.accumulators) for section in own]
+        rows["active"] = self.active
+        return rows

@@ -1,0 +1,208 @@
+"""Parameter groups: what the user hands over, read and checked as a whole before anything is made."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array, borrow
+from .compiler import Output
+from .expressions import Expr, Parameter, as_expr, as_number
+from .program import Op
+from .rules import Rule
+from .tables import DTYPES, Specialisation
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "amsgrad": (False, True, "raw", "corrected"),
+    "eps_placement": ("outside", "hat", "inside"),
+    "lr_placement": ("outside", "inside"),
+    "decay": ("coupled", "decoupled", "scheduled"),
+    "maximize": (False, True),
+    "centered": (False, True),
+    "bias_correction": (False, True),
+}
+
+
+@dataclass
+class Group:
+    """Tensors that share hyperparameters and options."""
+
+    index: int
+    names: list[Any]
+    arrays: list[Array]
+    hyperparameters: dict[str, Expr]
+    options: Any
+    absent: frozenset[str] = frozenset()  # states that this group does without
+
+    def describe(self, name: str) -> str:
+        return f"{name} of group {self.index}"
+
+
+def read_groups(params: Any, rule: Rule, settings: Mapping[str, Any], options: Any) -> list[Group]:
+    """Make groups of what the constructor was given.
+
+    Args:
+        params: List or dict of arrays, or a list of groups: dicts with `params` and any setting of their own.
+        rule: Which settings there are.
+        settings: The constructor's hyperparameters, for groups that have none of their own.
+        options: The constructor's options, likewise.
+
+    Raises:
+        TypeError, ValueError: Anything malformed, named by group and tensor.
+    """
+    members = _split(params)
+    groups = []
+    first = 0
+    for index, member in enumerate(members):
+        own = dict(member)
+        names, arrays = _read_arrays(own.pop("params", None), index, first)
+        values = {**settings, **own}
+        unknown = sorted(set(own) - set(settings) - {field.name for field in fields(options)})
+        if unknown:
+            allowed = sorted({*settings, *(field.name for field in fields(options))})
+            raise ValueError(f"group {index} has the unknown setting {unknown[0]!r}; allowed are params and {allowed}")
+        group_options = read_options(options, {name: own[name] for name in own if name not in settings}, index)
+        group = Group(index, names, arrays, {}, group_options)
+        group.hyperparameters = read_hyperparameters(rule, group, {name: values[name] for name in settings})
+        group.absent = group_options.absent_states(group.hyperparameters)
+        groups.append(group)
+        first += len(arrays)
+    _check_names(groups)
+    return groups
+
+
+def _split(params: Any) -> list[Mapping[str, Any]]:
+    if isinstance(params, Mapping):
+        return [{"params": params}]
+    if hasattr(params, "__array_interface__") or hasattr(params, "__dlpack__"):
+        raise TypeError(f"params must be a list or dict of arrays, got a single {type(params).__name__}: write [array]")
+    if isinstance(params, str) or not hasattr(params, "__iter__"):
+        raise TypeError(f"params must be a list or dict of arrays, or a list of groups, got {type(params).__name__}")
+    members = list(params)
+    if members and all(isinstance(member, Mapping) for member in members):
+        return members
+    if any(isinstance(member, Mapping) for member in members):
+        raise TypeError("params mixes arrays and groups; allowed are arrays only, or groups (dicts) only")
+    return [{"params": members}]
+
+
+def _read_arrays(params: Any, index: int, first: int) -> tuple[list[Any], list[Array]]:
+    if params is None:
+        raise ValueError(f"group {index} has no entry 'params'")
+    if isinstance(params, Mapping):
+        pairs = list(params.items())
+    else:
+        listed = [params] if hasattr(params, "__dlpack__") or isinstance(params, np.ndarray) else list(params)
+        pairs = list(enumerate(listed, first))
+    arrays = [borrow(value, name_tensor("parameter", name)) for name, value in pairs]
+    for (name, _), array in zip(pairs, arrays, strict=True):
+        check_param(array, name_tensor("parameter", name))
+    return [name for name, _ in pairs], arrays
+
+
+def name_tensor(kind: str, name: Any) -> str:
+    """How errors call a tensor: parameter 3, gradient 'head.weight'."""
+    return f"{kind} {name!r}"
+
+
+def check_param(array: Array, name: str) -> None:
+    if array.dtype.name not in DTYPES:
+        raise TypeError(f"{name} has dtype {array.dtype}; allowed are {', '.join(DTYPES)}")
+    if not array.dtype.isnative:
+        raise TypeError(f"{name} has the byte order of another machine ({array.dtype.str}); allowed is the native one")
+    if not array.is_writable:
+        raise ValueError(f"{name} is read-only; an optimizer updates its parameters in place")
+
+
+def check_gradient(grad: Array, param: Array, name: str) -> None:
+    """A gradient must lie as its parameter lies, element for element."""
+    if grad.shape != param.shape:
+        raise ValueError(f"{name} has shape {grad.shape}, its parameter has {param.shape}")
+    if grad.dtype != param.dtype:
+        raise TypeError(f"{name} has dtype {grad.dtype}, its parameter has {param.dtype}; allowed is the same dtype")
+    if grad.device != param.device:
+        raise ValueError(f"{name} lies on {grad.device}, its parameter on {param.device}; nothing is copied in silence")
+    if any(a != b for a, b, n in zip(grad.strides, param.strides, param.shape, strict=True) if n > 1) and param.numel:
+        raise ValueError(
+            f"{name} has strides {grad.strides} bytes, its parameter {param.strides}; allowed is the same order of elements"
+        )
+
+
+def _check_names(groups: Sequence[Group]) -> None:
+    seen: dict[Any, int] = {}
+    for group in groups:
+        for name in group.names:
+            if name in seen:
+                raise ValueError(f"parameter {name!r} is in group {seen[name]} and in group {group.index}; each goes into one")
+            seen[name] = group.index
+
+
+def read_options(options: Any, own: Mapping[str, Any], index: int) -> Any:
+    """The options of one group: the constructor's, with its own in their place."""
+    changed = replace(options, **own)
+    for field in fields(changed):
+        value = getattr(changed, field.name)
+        if field.name in CHOICES and value not in CHOICES[field.name]:
+            raise ValueError(f"{field.name} of group {index} is {value!r}; allowed are {CHOICES[field.name]}")
+    return changed
+
+
+def read_hyperparameters(rule: Rule, group: Group, settings: Mapping[str, Any]) -> dict[str, Expr]:
+    """Numbers become slots that can be rewritten, expressions stay what they are; `betas` is beta1 and beta2."""
+    values = dict(split_betas(settings, group))
+    return {name: read_hyperparameter(rule, group, name, value) for name, value in values.items()}
+
+
+def split_betas(settings: Mapping[str, Any], group: Group) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if name != "betas":
+            yield name, value
+            continue
+        try:
+            beta1, beta2 = value
+        except (TypeError, ValueError):
+            raise ValueError(f"{group.describe(name)} must be two values, beta1 and beta2, got {value!r}") from None
+        yield "beta1", beta1
+        yield "beta2", beta2
+
+
+def read_hyperparameter(rule: Rule, group: Group, name: str, value: Any) -> Expr:
+    if name not in rule.hyperparameters:
+        raise ValueError(f"{rule.name} has no hyperparameter {name!r}; allowed are {sorted(rule.hyperparameters)}")
+    if isinstance(value, Expr) or callable(value):
+        return as_expr(value, group.describe(name))
+    number = as_number(value, group.describe(name))
+    low, high, text = rule.hyperparameters[name]
+    if not low <= number <= high:
+        raise ValueError(f"{group.describe(name)} is {number!r}; allowed is {text}, or a schedule")
+    if name == "eps" and number > 0 and np.float32(number) == 0 and any(a.dtype == np.float32 for a in group.arrays):
+        raise ValueError(f"{group.describe(name)} is {number!r}, which is 0 in float32; allowed is 0 or >= 1.4e-45")
+    return Expr(Op.VALUE, payload=Parameter(group.describe(name), number, is_named=False))
+
+
+def changed_hyperparameters(rule: Rule, group: Group, settings: Mapping[str, Any]) -> dict[str, Expr]:
+    """The hyperparameters of a group with some of them replaced; the group itself is left alone."""
+    changed = {**group.hyperparameters, **read_hyperparameters(rule, group, settings)}
+    missing = sorted(group.absent - group.options.absent_states(changed))
+    if missing:
+        raise ValueError(
+            f"group {group.index} was made without the state {missing[0]!r}, which {', '.join(settings)} would need: give the "
+            "constructor a value other than 0, or a schedule"
+        )
+    return changed
+
+
+def outputs(rule: Rule, group: Group) -> list[Output]:
+    """What the group's program puts out: the coefficients of the rule, then its hyperparameters, guarded."""
+    coefficients = rule.coefficients(group.hyperparameters, group.options)
+    row = [Output(name, as_expr(value)) for name, value in zip(coefficients._fields, coefficients, strict=True)]
+    for name, (low, high, _) in rule.hyperparameters.items():
+        row.append(Output(name, group.hyperparameters[name], low, high))
+    return row
+
+
+def specialise(rule: Rule, group: Group, array: Array) -> Specialisation:
+    """The kernel that an array of this group needs."""
+    form = array.dtype.name
+    return Specialisation(rule, form, form, tuple(None if state in group.absent else form for state in rule.states))

@@ -1,0 +1,62 @@
+"""How Python text becomes machine code: two decorators, one set of flags.
+
+No fast-math and NumPy's error model, so that every operation is the IEEE one: this is the CPU's half of the bit-for-bit
+promise (the other half are the NVRTC options in `cuda.py`).
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from types import CellType, FunctionType
+from typing import Any, TypeVar
+
+import numba
+from numba.core import types
+from numba.core.typing.typeof import typeof
+from numba.extending import intrinsic, register_jitable
+
+F = TypeVar("F", bound=Callable[..., Any])
+OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+
+def inlined(function: F) -> F:
+    """Let compiled code call a plain function; it is compiled into its caller."""
+    return register_jitable(error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+@functools.cache
+def source_digest() -> str:
+    """A digest of the package's Python text: part of the key under which machine code is kept on disk."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def keyed(function: F) -> F:
+    """Bind the source digest to a function as a closure cell.
+
+    Numba's cache looks at the file of the cached function alone, but closure cells are part of its key: with the digest
+    among them, code compiled from an older rule or evaluator in another file can never be found again.
+    """
+    code = function.__code__.replace(co_freevars=(*function.__code__.co_freevars, "source_digest"))
+    cells = (*(function.__closure__ or ()), CellType(source_digest()))
+    return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, cells)  # type: ignore[return-value]
+
+
+def compiled(*signature: Any, **options: Any) -> Callable[[F], F]:
+    """Compile a function on its first call, or at once for the given signature, and keep the result on disk."""
+    return lambda function: numba.njit(*signature, **OPTIONS, **options)(keyed(function))
+
+
+@intrinsic
+def pointer(typing_context: Any, address: Any, dtype: Any) -> Any:
+    """The address (int64) as a pointer to elements of `dtype`, for `numba.carray`."""
+    element = getattr(dtype, "dtype", dtype)
+    signature = types.CPointer(element)(address, dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return signature, generate

@@ -1,0 +1,175 @@
+"""The state of an optimizer as plain arrays and numbers, and its way back: all of it, or nothing."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .cohorts import Cohorts
+from .compiler import CLOCK, Program, Section
+from .expressions import Parameter
+
+if TYPE_CHECKING:
+    from .optimizer import Optimizer
+
+FORMAT_VERSION = 1
+LAST_COUNT = 2**53  # the last step that a schedule can tell from the next
+
+
+def read_clock(clock: Any, section: Section) -> dict[str, Any]:
+    names = [accumulator.name for accumulator in section.accumulators]
+    values = clock["accumulators"][: len(names)]
+    return {
+        "step": int(clock["step"]),
+        "updates": int(clock["updates"]),
+        "accumulators": dict(zip(names, map(float, values), strict=True)),
+    }
+
+
+def make_clock(saved: Mapping[str, Any], section: Section) -> Any:
+    clock = np.zeros((), CLOCK)
+    clock["step"], clock["updates"] = saved["step"], saved["updates"]
+    for i, accumulator in enumerate(section.accumulators):
+        clock["accumulators"][i] = saved["accumulators"][accumulator.name]
+    return clock
+
+
+def numbers(hyperparameters: Mapping[str, Any], program: Program) -> dict[str, float]:
+    """Those hyperparameters that are numbers, not schedules."""
+    slots = program.pool.parameters
+    return {
+        name: program.pool.values[slots[h.payload]]
+        for name, h in hyperparameters.items()
+        if isinstance(h.payload, Parameter) and not h.payload.is_named
+    }
+
+
+def collect(optimizer: "Optimizer") -> dict[str, Any]:
+    tensors, cohorts, sections = optimizer._tensors, optimizer._cohorts, optimizer._program.sections
+    clocks = optimizer._tables.download("clocks")
+
+    def of_tensor(index: int) -> dict[str, Any]:
+        cohort = cohorts.of[index]
+        states = tensors.states[index].items()
+        arrays = {name: optimizer._backend.to_host(array) for name, array in states if array is not None}
+        return {**read_clock(clocks[cohort], sections[cohorts.groups[cohort]]), **arrays}
+
+    groups = [
+        {**read_clock(clocks[g.index], sections[g.index]), **numbers(g.hyperparameters, optimizer._program)}
+        for g in optimizer._groups
+    ]
+    return {
+        "format_version": FORMAT_VERSION,
+        "rule": optimizer.rule.name,
+        "groups": groups,
+        "state": {name: of_tensor(i) for i, name in enumerate(tensors.names)},
+        "parameters": optimizer.parameters(),
+    }
+
+
+def restore(optimizer: "Optimizer", saved: Mapping[str, Any], hyperparameters: bool) -> None:
+    found = list(differences(optimizer, saved))
+    if found:
+        raise ValueError("this state does not fit the optimizer, and nothing was changed:\n- " + "\n- ".join(found))
+    optimizer._tables.require_writable()
+    for own, name in zip(optimizer._tensors.states, optimizer._tensors.names, strict=True):
+        for state, array in own.items():
+            if array is not None:
+                optimizer._backend.overwrite(array, saved["state"][name][state])
+    for name, value in saved["parameters"].items():
+        optimizer._program.set_parameter(name, float(value))
+    if hyperparameters:
+        for group, values in zip(optimizer._groups, saved["groups"], strict=True):
+            own = numbers(group.hyperparameters, optimizer._program)
+            for name in own:
+                optimizer._program.pool.values[optimizer._program.pool.parameters[group.hyperparameters[name].payload]] = values[name]
+    clocks = _restore_clocks(optimizer, saved)
+    optimizer._tables.upload("clocks", 0, clocks)
+    for source, target in optimizer._cohorts.activate(optimizer._tensors.present()):
+        optimizer._tables.copy_clock(source, target)
+    optimizer._tables.upload("tensors", 0, optimizer._tensors.rows(optimizer._cohorts.of))
+    optimizer._install(optimizer._program)
+
+
+def _restore_clocks(optimizer: "Optimizer", saved: Mapping[str, Any]) -> Any:
+    """Sort tensors into cohorts by their clocks; the first cohorts are the groups' own, in order."""
+    tensors, sections = optimizer._tensors, optimizer._program.sections
+    clocks = [make_clock(group, section) for group, section in zip(saved["groups"], sections, strict=True)]
+    cohorts = Cohorts(tensors.group_of, len(clocks))
+    known = {(group, clock.tobytes()): group for group, clock in enumerate(clocks)}
+    for index, name in enumerate(tensors.names):
+        group = int(tensors.group_of[index])
+        clock = make_clock(saved["state"][name], sections[group])
+        cohort = known.setdefault((group, clock.tobytes()), len(clocks))
+        if cohort == len(clocks):
+            clocks.append(clock)
+            cohorts.groups.append(group)
+            cohorts.active.append(True)
+        cohorts.of[index] = cohort
+    optimizer._cohorts = cohorts
+    return np.array(clocks, CLOCK)
+
+
+def differences(optimizer: "Optimizer", saved: Any) -> Iterator[str]:
+    """Everything in which a saved state differs from what this optimizer can take up."""
+    if not isinstance(saved, Mapping):
+        yield f"it is a {type(saved).__name__}; allowed is the dict that state_dict gave"
+        return
+    missing = sorted({"format_version", "rule", "groups", "state", "parameters"} - set(saved))
+    if missing:
+        yield f"it has no entry {missing[0]!r}; it is not what state_dict gave"
+        return
+    if saved["format_version"] != FORMAT_VERSION:
+        yield f"its format version is {saved['format_version']!r}; allowed is {FORMAT_VERSION}"
+        return
+    if saved["rule"] != optimizer.rule.name:
+        yield f"it is of the rule {saved['rule']!r}, this optimizer is {optimizer.rule.name!r}"
+    if len(saved["groups"]) != len(optimizer._groups):
+        yield f"it has {len(saved['groups'])} groups, this optimizer has {len(optimizer._groups)}"
+    for group, own in zip(saved["groups"], optimizer._program.sections, strict=False):
+        yield from _clock_differences("a group", group, own)
+    if set(saved["parameters"]) != set(optimizer.parameters()):
+        yield f"its named parameters are {sorted(saved['parameters'])}, this optimizer's {sorted(optimizer.parameters())}"
+    for name in [name for name in saved["state"] if name not in set(optimizer._tensors.names)]:
+        yield f"it has the tensor {name!r}, which this optimizer has not"
+    for index, name in enumerate(optimizer._tensors.names):
+        yield from _tensor_differences(optimizer, index, name, saved["state"].get(name))
+
+
+def _clock_differences(title: str, saved: Mapping[str, Any], section: Section) -> Iterator[str]:
+    for count in ("step", "updates"):
+        value = saved.get(count)
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value <= LAST_COUNT:
+            yield f"{count} of {title} is {value!r}; allowed are whole numbers from 0 to 2**53"
+    names = {accumulator.name for accumulator in section.accumulators}
+    if set(saved.get("accumulators", ())) != names:
+        yield f"the accumulators of {title} are {sorted(saved.get('accumulators', ()))}, here they are {sorted(names)}"
+
+
+def _tensor_differences(optimizer: "Optimizer", index: int, name: Any, saved: Any) -> Iterator[str]:
+    title = f"tensor {name!r}"
+    if saved is None:
+        yield f"it has no {title}"
+        return
+    yield from _clock_differences(title, saved, optimizer._program.sections[optimizer._tensors.group_of[index]])
+    own = {state: array for state, array in optimizer._tensors.states[index].items() if array is not None}
+    given = set(saved) - {"step", "updates", "accumulators"}
+    if given != set(own):
+        yield f"the states of {title} are {sorted(given)}, here they are {sorted(own)}"
+    for state in sorted(given & set(own)):
+        array = np.asarray(saved[state])
+        if (array.shape, array.dtype) != (own[state].shape, own[state].dtype):
+            yield f"{state} of {title} is {array.dtype} {array.shape}, here it is {own[state].dtype} {own[state].shape}"
+
+
+def carry_accumulators(tables: Any, cohorts: Cohorts, old: Program, new: Program) -> None:
+    """Give the accumulators of a changed program the values that those of the same name hold; others start afresh."""
+    if all(a.accumulators == b.accumulators for a, b in zip(old.sections, new.sections, strict=True)):
+        return
+    clocks = tables.download("clocks")[: len(cohorts)]
+    for clock, group in zip(clocks, cohorts.groups, strict=True):
+        held = read_clock(clock, old.sections[group])
+        fresh = {accumulator.name: accumulator.initial for accumulator in new.sections[group].accumulators}
+        held["accumulators"] = {**fresh, **{name: v for name, v in held["accumulators"].items() if name in fresh}}
+        clock["accumulators"] = make_clock(held, new.sections[group])["accumulators"]
+    tables.upload("clocks", 0, clocks)

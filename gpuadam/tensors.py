@@ -1,0 +1,143 @@
+"""The tensors of an optimizer: parameters and gradients that are borrowed, states that are its own."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .arrays import Array, borrow, check_overlap, shaped_like
+from .groups import Group, check_gradient, check_param, name_tensor, specialise
+from .rules import Rule
+from .tables import TENSOR, WIDE
+
+
+@dataclass
+class Binding:
+    """Parameters and gradients, read and checked together; not in force yet."""
+
+    params: list[Array]
+    owners: list[Any]
+    grads: list[Array | None]
+
+
+class Tensors:
+    """All tensors of an optimizer, in the order of its groups.
+
+    Attributes:
+        names: Key or position of each parameter.
+        group_of: Its group.
+        states: Its states by name, None where the options leave one out; in the parameter's order of elements.
+    """
+
+    def __init__(self, rule: Rule, groups: Sequence[Group], backend: Any) -> None:
+        self.rule = rule
+        self.names = [name for group in groups for name in group.names]
+        self.group_of = np.repeat(np.arange(len(groups)), [len(group.names) for group in groups])
+        self.params = [array for group in groups for array in group.arrays]
+        self._check_overlap(self.params, [])
+        self.states = [self._new_states(groups[g], p, backend) for g, p in zip(self.group_of, self.params, strict=True)]
+        self.specialisations = [specialise(rule, groups[g], p) for g, p in zip(self.group_of, self.params, strict=True)]
+        self.owners: list[Any] | None = None
+        self.grads: list[Array | None] = [None] * len(self.params)
+        self._movable = [array for array in self.params if array.is_movable]
+
+    def _new_states(self, group: Group, param: Array, backend: Any) -> dict[str, Any]:
+        def new(state: str) -> Any:
+            if state in group.absent:
+                return None
+            flat = backend.filled(param.numel, param.dtype, self.rule.initial(state, group.options), param.device[1])
+            return shaped_like(flat, param)
+
+        return {state: new(state) for state in self.rule.states}
+
+    def numels(self) -> list[int]:
+        return [param.numel for param in self.params]
+
+    def in_order(self, grads: Any) -> list[Any]:
+        """The gradients of a list or dict, one for each parameter, None where there is none."""
+        if isinstance(grads, Mapping):
+            known = set(self.names)
+            unknown = [name for name in grads if name not in known]
+            if unknown:
+                raise ValueError(f"gradient {unknown[0]!r} belongs to no parameter; allowed are {self.names}")
+            return [grads.get(name) for name in self.names]
+        if isinstance(grads, str) or not hasattr(grads, "__iter__") or hasattr(grads, "dtype"):
+            raise TypeError(f"grads must be a list or a dict of arrays, got {type(grads).__name__}")
+        owners = list(grads)
+        if len(owners) != len(self.params):
+            raise ValueError(f"got {len(owners)} gradients for {len(self.params)} parameters; give None where there is none")
+        return owners
+
+    def is_bound_to(self, owners: list[Any]) -> bool:
+        """Whether these very gradients are in force, and neither they nor the parameters have moved."""
+        return self.owners is not None and all(map(operator.is_, owners, self.owners)) and not self.have_moved()
+
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Which tensors have a gradient."""
+        return np.array([grad is not None for grad in self.grads], bool)
+
+    def have_moved(self) -> bool:
+        return any(array.has_moved for array in self._movable)
+
+    def read(self, owners: list[Any]) -> Binding:
+        """Check gradients against their parameters; nothing is changed."""
+        params = [self._reread(i) for i in range(len(self.params))] if self._movable else self.params
+        grads: list[Array | None] = []
+        for name, owner, param in zip(self.names, owners, params, strict=True):
+            grad = None if owner is None else borrow(owner, name_tensor("gradient", name))
+            if grad is not None:
+                check_gradient(grad, param, name_tensor("gradient", name))
+            grads.append(grad)
+        self._check_overlap(params, grads)
+        return Binding(params, owners, grads)
+
+    def _reread(self, index: int) -> Array:
+        """The parameter as it lies now: it may have moved, but must be what it was."""
+        old = self.params[index]
+        if not old.has_moved:
+            return old
+        title = name_tensor("parameter", self.names[index])
+        new = borrow(old.owner, title)
+        check_param(new, title)
+        if (new.shape, new.strides, new.dtype, new.device) != (old.shape, old.strides, old.dtype, old.device):
+            raise ValueError(
+                f"{title} was {old.dtype} of shape {old.shape} and strides {old.strides} on {old.device}; now it is "
+                f"{new.dtype} of shape {new.shape} and strides {new.strides} on {new.device}, and its states no longer fit"
+            )
+        return new
+
+    def accept(self, binding: Binding) -> None:
+        """Put a checked binding in force."""
+        self.params, self.owners, self.grads = binding.params, binding.owners, binding.grads
+        arrays = [*self.params, *(grad for grad in self.grads if grad is not None)]
+        self._movable = [array for array in arrays if array.is_movable]
+
+    def _check_overlap(self, params: Sequence[Array], grads: Sequence[Array | None]) -> None:
+        arrays: list[tuple[str, Any, Array]] = [("parameter", *pair) for pair in zip(self.names, params, strict=True)]
+        arrays += [("gradient", n, g) for n, g in zip(self.names, grads, strict=bool(grads)) if g is not None]
+        begins = [array.address for _, _, array in arrays]
+        sizes = [array.nbytes for _, _, array in arrays]
+        check_overlap(begins, sizes, lambda i: name_tensor(*arrays[i][:2]))
+
+    def rows(self, cohort_of: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
+        """The tensor table. A tensor without a gradient has none in its row, and rests."""
+        rows = np.zeros(len(self.params), TENSOR)
+        rows["param"] = [param.address for param in self.params]
+        rows["grad"] = [0 if grad is None else grad.address for grad in self.grads]
+        for i, state in enumerate(self.rule.states):
+            rows["states"][:, i] = [address_of(own[state]) for own in self.states]
+        rows["numel"] = self.numels()
+        rows["cohort"] = cohort_of
+        every = rows["param"] | rows["grad"] | np.bitwise_or.reduce(rows["states"], axis=1)
+        rows["wide"] = every % WIDE == 0
+        return rows
+
+
+def address_of(array: Any) -> int:
+    """First byte of one of our own arrays; 0 where there is none."""
+    if array is None:
+        return 0
+    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)

@@ -1,0 +1,136 @@
+"""THE launch under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, without a GPU.
+
+`host/driver.cpp` runs every case: five steps with fresh and stale rows, then a step that is held; tensors around the
+edges of tiles and chunks, one empty, one off the 16-byte boundary, one without a gradient; two cohorts. A check that
+nothing can fail proves nothing, so each comes with faults planted in the kernels' source.
+"""
+
+import subprocess
+from itertools import product
+
+import host_kernels
+import pytest
+from host_kernels import CONFLICT, Patch, build, drive, macros, planted
+
+pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="no g++ to compile the kernels with")
+
+FLOAT, DOUBLE, ABSENT = "float", "double", "Absent"
+
+
+def adam(storage: str, has_maximum: bool) -> dict[str, str]:
+    return macros("adam", storage, storage, (storage, storage, storage if has_maximum else ABSENT))
+
+
+def rmsprop(storage: str, has_mean: bool, has_buffer: bool) -> dict[str, str]:
+    states = (storage, storage if has_mean else ABSENT, storage if has_buffer else ABSENT)
+    return macros("rmsprop", storage, storage, states)
+
+
+SPECIALISATIONS = [
+    *(adam(storage, has_maximum) for storage, has_maximum in product((FLOAT, DOUBLE), (False, True))),
+    *(rmsprop(FLOAT, has_mean, has_buffer) for has_mean, has_buffer in product((False, True), repeat=2)),
+]
+AMSGRAD = adam(FLOAT, True)  # the faults below do not depend on the rule
+
+READ = "i * WARP + lane < count ? source[i * WARP + lane] : Storage(0)"
+FINISH = "if (is_last_block(launch, scratch)) prepare_next(launch, hold, scratch);"
+NOT_LAST = FINISH + " else if ({}) launch.progress->unused = 1;"
+
+OUT_OF_BOUNDS = {
+    "load": planted("formats.cuh", READ, "source[i * WARP + lane]"),
+    "store": planted("formats.cuh", "if (i * WARP + lane < count) target", "target"),
+}
+MISALIGNED = planted("step.cu", "if (tensor.wide && first", "if (first")
+
+RACES = {
+    # What the launch reads must be read before its block takes a ticket.
+    "no barrier before the ticket": planted(
+        "step.cu",
+        "Scratch& scratch) {\n    __syncthreads();\n    if (threadIdx.x == 0) {\n        __threadfence",
+        "Scratch& scratch) {\n    if (threadIdx.x == 0) {\n        __threadfence",
+    ),
+    "clock read after the ticket": planted("step.cu", FINISH, NOT_LAST.format("launch.clocks[0].step < 0")),
+    "row read after the ticket": planted("step.cu", FINISH, NOT_LAST.format("launch.rows[0] < -1.0")),
+    # Every other barrier, taken away one by one.
+    "no barrier after the ticket": planted(
+        "step.cu", "    __syncthreads();\n    return scratch.last;", "    return scratch.last;"
+    ),
+    "no barrier after hold is cleared": planted("step.cu", "    __syncthreads();\n    if (!fresh", "    if (!fresh"),
+    "no barrier before hold is read": planted(
+        "step.cu", "    __syncthreads();\n    return scratch.hold;", "    return scratch.hold;"
+    ),
+    "no barrier before faults are gathered": planted(
+        "step.cu", "    __syncthreads();\n    if (evaluator != 0)", "    if (evaluator != 0)"
+    ),
+    "no warp barrier before a row is put out": planted("step.cu", "    __syncwarp();\n    if", "    if"),
+    "no warp barrier before a row is read": planted("step.cu", "    __syncwarp();\n    round", "    round"),
+}
+
+
+def kernel_name(options: dict[str, str]) -> str:
+    return options["KERNEL"]
+
+
+def assert_clean(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "driver: as expected\n"
+    assert done.stderr == ""
+
+
+def drive_threads(patch: Patch | None = None) -> subprocess.CompletedProcess[str]:
+    done = drive(build(AMSGRAD, sanitize="thread", patch=patch), "thread", copies=2)
+    if "unexpected memory mapping" in done.stderr or "failed to set personality" in done.stderr:
+        pytest.skip("ThreadSanitizer of this g++ cannot run under this kernel's address randomisation")
+    return done
+
+
+@pytest.mark.parametrize("options", SPECIALISATIONS, ids=kernel_name)
+def test_no_access_out_of_bounds_or_misaligned(options: dict[str, str]) -> None:
+    assert_clean(drive(build(options, sanitize="address"), "address"))
+
+
+@pytest.mark.parametrize("name", OUT_OF_BOUNDS)
+def test_access_out_of_bounds_is_seen(name: str) -> None:
+    done = drive(build(AMSGRAD, sanitize="address", patch=OUT_OF_BOUNDS[name]), "address")
+    assert done.returncode == 1
+    assert "AddressSanitizer: heap-buffer-overflow" in done.stderr
+    assert f"Tile<float>::{name}_edge" in done.stderr
+    assert "formats.cuh:" in done.stderr
+
+
+def test_misaligned_access_is_seen() -> None:
+    done = drive(build(AMSGRAD, sanitize="address", patch=MISALIGNED), "address")
+    assert done.returncode == 1
+    assert "misaligned address" in done.stderr
+    assert "formats.cuh:" in done.stderr
+
+
+def test_no_race_within_or_between_blocks() -> None:
+    assert_clean(drive_threads())
+
+
+@pytest.mark.parametrize("name", RACES)
+def test_race_is_seen(name: str) -> None:
+    done = drive_threads(RACES[name])
+    assert done.returncode == CONFLICT, done.stderr
+    assert "ThreadSanitizer: data race" in done.stderr
+    assert "step.cu:" in done.stderr
+
+
+def test_divergent_barrier_ends_the_run() -> None:
+    patch = planted(
+        "step.cu", "    __syncthreads();\n    if (!fresh", "    if (threadIdx.x) __syncthreads();\n    if (!fresh"
+    )
+    done = drive(build({**AMSGRAD, "HOST_TIMEOUT": "1"}, patch=patch))
+    assert done.returncode < 0
+    assert "does not come to a barrier" in done.stderr
+
+
+def test_shared_memory_that_nobody_wrote_is_garbage() -> None:
+    patch = planted("step.cu", "        scratch.fault_cohort[evaluator] = VALID;\n", "")
+    assert drive(build(AMSGRAD, patch=patch)).returncode == 2
+
+
+def test_patch_that_plants_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 times"):
+        build(AMSGRAD, patch=planted("step.cu", "no such text", ""))
