@@ -70,10 +70,10 @@ def borrow(value: Any, name: str) -> Array:
     if module in ("jax", "jaxlib"):
         raise TypeError(f"{name} is a JAX array, which is immutable: an optimizer that writes in place would corrupt it")
     source = value.detach() if hasattr(value, "detach") else value
-    if isinstance(source, np.ndarray):
-        array = _from_numpy(value, source)
-    elif module == "cupy" or (getattr(source, "is_cuda", True) and hasattr(type(source), "__cuda_array_interface__")):
+    if module == "cupy" or (getattr(source, "is_cuda", True) and hasattr(type(source), "__cuda_array_interface__")):
         array = _from_cuda(value, source)
+    elif isinstance(source, np.ndarray):
+        array = _from_numpy(value, source)
     elif hasattr(source, "__dlpack__"):
         array = _from_numpy(value, _from_dlpack(source, name))
     else:
@@ -143,7 +143,7 @@ def check_dense(array: Array, name: str) -> None:
 def shaped_like(flat: Any, array: Array) -> Any:
     """A flat array as a view of the shape of `array`, its elements in the same order in memory."""
     order = sorted(range(len(array.shape)), key=lambda axis: (-array.strides[axis], axis))
-    return flat.reshape([array.shape[axis] for axis in order]).transpose(np.argsort(order, kind="stable"))
+    return flat.reshape([array.shape[axis] for axis in order]).transpose([order.index(axis) for axis in range(len(order))])
 
 
 def check_overlap(begins: Any, sizes: Any, name: Callable[[int], str]) -> None:

@@ -204,7 +204,7 @@ def finish(launch_address: int) -> None:
 class Tables:
     """The tables of one optimizer in host memory, and the launches over them."""
 
-    def __init__(self, tables: dict[str, npt.NDArray[Any]], batches: Sequence[Batch]) -> None:
+    def __init__(self, tables: dict[str, npt.NDArray[Any]], batches: Sequence[Batch], device: int) -> None:
         self._tables = tables
         self._launch = np.zeros(1, LAUNCH)
         for name, table in tables.items():

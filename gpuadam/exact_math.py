@@ -1,9 +1,9 @@
 """Elementary functions that give the same bits on every device.
 
 Built from + - * /, square root, floor, comparisons, integers and bit casts alone: IEEE 754 defines these to the last
-bit, whereas one library's exp differs from the next one's. The text is that of `kernels/exact_math.cuh`, line for line,
-and compiled without fused multiply-add: edit both together. A `Pair` is a number of twice the precision, the unevaluated
-sum hi + lo, with lo below the last bit of hi. Errors are in ulp of the exact result, over the whole range.
+bit, whereas one library's exp differs from the next one's. The text is that of `kernels/exact_math.cuh` line for line,
+and compiled without fused multiply-add: edit both together. A `Pair` is a number of twice the precision: hi + lo, not
+evaluated, with lo below the last bit of hi. Errors are in ulp of the exact result, over the whole range.
 """
 
 from math import copysign, fabs, inf, nan, sqrt
@@ -101,7 +101,7 @@ def over_two_plus(a: Pair) -> Pair:
 @inlined
 def exp_minus(x: Pair, one: float) -> Pair:
     """exp(x) - one, where one is 0, or is 1 and x > -44; |x| <= 800."""
-    # exp(x) = 2^k exp(r), |r| <= ln(2) / 2: series to r^14, off by 2^-61; from 2^k = 2^64 on the 1 no longer counts
+    # exp(x) = 2^k exp(r), |r| <= ln(2) / 2: series to r^14, off by 2^-63; from 2^k = 2^64 on the 1 no longer counts
     if not (fabs(x.hi) <= inf):
         return x
     k = floor(x.hi * 1.4426950408889634 + 0.5)

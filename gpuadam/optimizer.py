@@ -59,7 +59,7 @@ class Optimizer:
         cohorts = self._cohorts.rows(self._program.sections)
         tables = make_tables(self._tensors.rows(self._cohorts.of), chunks, cohorts, self._program)
         self._revision = 1
-        self._tables = self._backend.Tables(tables, batches)
+        self._tables = self._backend.Tables(tables, batches, self._tensors.device())
 
     def step(self, grads: Any = None) -> None:
         """Update in place every parameter that has a gradient.

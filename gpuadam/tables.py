@@ -16,9 +16,8 @@ from .program import INSTRUCTION, VALID
 from .rules import Rule
 
 MAX_STATES = 4
-TILE = 256
 MINIMUM_ROOM = 4096  # instructions and doubles that a program may grow to in place
-CHUNK = 4 * TILE  # elements of one row of the chunk table
+CHUNK = 1024  # elements of one row of the chunk table
 WIDE = 16  # bytes of the widest access
 
 TENSOR = np.dtype(
@@ -63,7 +62,8 @@ LAUNCH = np.dtype(
         ("values", np.uint64),
         ("revision", np.uint64),
         ("progress", np.uint64),
-        ("chunk_count", np.int64),
+        ("chunk_count", np.int32),
+        ("chunks_per_block", np.int32),
         ("blocks", np.uint32),
         ("unused", np.int32),
     ]

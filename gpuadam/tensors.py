@@ -53,6 +53,10 @@ class Tensors:
 
         return {state: new(state) for state in self.rule.states}
 
+    def device(self) -> int:
+        """Number of the device on which all of them lie."""
+        return self.params[0].device[1] if self.params else 0
+
     def numels(self) -> list[int]:
         return [param.numel for param in self.params]
 

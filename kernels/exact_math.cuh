@@ -88,7 +88,7 @@ __device__ inline Pair over_two_plus(Pair a) {
 
 // exp(x) - one, where one is 0, or is 1 and x > -44; |x| <= 800.
 __device__ inline Pair exp_minus(Pair x, double one) {
-    // exp(x) = 2^k exp(r), |r| <= ln(2) / 2: series to r^14, off by 2^-61; from 2^k = 2^64 on the 1 no longer counts
+    // exp(x) = 2^k exp(r), |r| <= ln(2) / 2: series to r^14, off by 2^-63; from 2^k = 2^64 on the 1 no longer counts
     if (!(fabs(x.hi) <= inf)) {
         return x;
     }

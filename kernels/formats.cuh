@@ -25,68 +25,43 @@ constexpr bool is_present = true;
 template <>
 constexpr bool is_present<Absent> = false;
 
-// The array at an address of the tensor table. Told that it is global, the compiler emits LDG and STG, not LD and ST.
-template <typename Storage>
-__device__ __forceinline__ Storage* array_at(uint64 address) {
-    auto* array = reinterpret_cast<Storage*>(address);
-    __builtin_assume(__isGlobal(array));
-    return array;
+// Elements that a lane takes at once: SIZE of them, in 16-byte accesses where there are several.
+template <typename Storage, int SIZE>
+struct alignas(SIZE == 1 ? sizeof(Storage) : 16) Granule {
+    Storage element[SIZE];
+};
+
+// Told that memory is global, the compiler emits LDG and STG, not the generic LD and ST.
+template <typename T>
+__device__ __forceinline__ T* global(T* pointer) {
+    __builtin_assume(__isGlobal(pointer));
+    return pointer;
 }
 
-// What a lane holds of one array's tile.
-template <typename Storage>
-struct Tile {
-    static constexpr int WIDE = 16 / sizeof(Storage);  // elements of a 16-byte access
+// An array of the tensor table from some element on, in granules.
+template <typename Storage, int SIZE>
+struct Array {
+    Granule<Storage, SIZE>* granules;
 
-    struct alignas(16) Wide {
-        Storage element[WIDE];
-    };
-
-    Storage element[LANE_ELEMENTS];
-
-    __device__ __forceinline__ void load_wide(uint64 address, int64 first, int lane) {
-        const auto* source = array_at<const Wide>(address) + first / WIDE + lane;
-#pragma unroll
-        for (int access = 0; access < LANE_ELEMENTS / WIDE; ++access) {
-            const Wide wide = source[access * WARP];
-#pragma unroll
-            for (int i = 0; i < WIDE; ++i) element[access * WIDE + i] = wide.element[i];
-        }
-    }
-
-    __device__ __forceinline__ void store_wide(uint64 address, int64 first, int lane) const {
-        auto* target = array_at<Wide>(address) + first / WIDE + lane;
-#pragma unroll
-        for (int access = 0; access < LANE_ELEMENTS / WIDE; ++access) {
-            Wide wide;
-#pragma unroll
-            for (int i = 0; i < WIDE; ++i) wide.element[i] = element[access * WIDE + i];
-            target[access * WARP] = wide;
-        }
-    }
-
-    // The edge of a tensor, or one that starts off a 16-byte boundary: one element at a time, lanes side by side.
-    __device__ __forceinline__ void load_edge(uint64 address, int64 first, int lane, int count) {
-        const auto* source = array_at<const Storage>(address) + first;
-#pragma unroll
-        for (int i = 0; i < LANE_ELEMENTS; ++i)
-            element[i] = i * WARP + lane < count ? source[i * WARP + lane] : Storage(0);
-    }
-
-    __device__ __forceinline__ void store_edge(uint64 address, int64 first, int lane, int count) const {
-        auto* target = array_at<Storage>(address) + first;
-#pragma unroll
-        for (int i = 0; i < LANE_ELEMENTS; ++i)
-            if (i * WARP + lane < count) target[i * WARP + lane] = element[i];
+    __device__ __forceinline__ Array(uint64 address, int64 begin)
+        : granules(reinterpret_cast<Granule<Storage, SIZE>*>(address + begin * sizeof(Storage))) {}
+    __device__ __forceinline__ Granule<Storage, SIZE> load(int i) const { return *global(granules + i); }
+    __device__ __forceinline__ void store(int i, const Granule<Storage, SIZE>& granule) const {
+        *global(granules + i) = granule;
     }
 };
 
-template <>
-struct Tile<Absent> {
-    Absent element[LANE_ELEMENTS];
-
-    __device__ __forceinline__ void load_wide(uint64, int64, int) {}
-    __device__ __forceinline__ void store_wide(uint64, int64, int) const {}
-    __device__ __forceinline__ void load_edge(uint64, int64, int, int) {}
-    __device__ __forceinline__ void store_edge(uint64, int64, int, int) const {}
+template <int SIZE>
+struct Array<Absent, SIZE> {
+    __device__ __forceinline__ Array(uint64, int64) {}
+    __device__ __forceinline__ Granule<Absent, SIZE> load(int) const { return {}; }
+    __device__ __forceinline__ void store(int, const Granule<Absent, SIZE>&) const {}
 };
+
+// The smallest granule of a set of formats that is 16 bytes in the narrowest of them.
+template <typename... Storages>
+__device__ constexpr int wide_granule() {
+    int size = 1;
+    ((size = !is_present<Storages> || 16 / int(sizeof(Storages)) < size ? size : 16 / int(sizeof(Storages))), ...);
+    return size;
+}

@@ -117,8 +117,8 @@ __device__ inline double ternary(int op, double a, double b, double c) {
 }
 
 // Run instructions [begin, end) for one clock. Returns VALID, or the index of the first instruction whose REQUIRE
-// failed; the outputs are written all the same. Kept out of line: it is needed once a step, not once an element.
-__device__ __noinline__ int evaluate(const Instruction* program, int begin, int end, const double* values,
+// failed; the outputs are written all the same.
+__device__ __forceinline__ int evaluate(const Instruction* program, int begin, int end, const double* values,
                                      const Clock& clock, Stack stack, double* outputs) {
     int fault = VALID;
     int top = -1;
@@ -147,7 +147,7 @@ __device__ __noinline__ int evaluate(const Instruction* program, int begin, int 
         } else if (op == TABLE) {
             stack[top] = table(values, argument, stack[top]);
         } else if (op == OUTPUT) {
-            outputs[argument] = stack[top];
+            __stcg(outputs + argument, stack[top]);  // through L2: several blocks may put out the same row
             --top;
         } else if (!(values[argument] <= stack[top] && stack[top] <= values[argument + 1]) && fault == VALID) {
             fault = index;

@@ -6,15 +6,9 @@ using uint32 = unsigned int;
 using int64 = long long;
 using uint64 = unsigned long long;
 
-#ifndef BLOCK
-#define BLOCK 512  // threads: two such blocks fill an SM at 64 registers a thread
-#endif
-
 constexpr int WARP = 32;
 constexpr int WARPS = BLOCK / WARP;
-constexpr int LANE_ELEMENTS = 8;            // what a lane holds of each array: 32 bytes in float32, two wide accesses
-constexpr int TILE = WARP * LANE_ELEMENTS;  // elements that a warp updates at once
-constexpr int CHUNK = 4 * TILE;             // elements that a row of the chunk table stands for
+constexpr int CHUNK = 1024;  // elements that a row of the chunk table stands for: what a warp takes at a time
 constexpr int MAX_STATES = 4;
 constexpr int MAX_ACCUMULATORS = 4;
 constexpr int ROW = 32;         // doubles a cohort's program may put out: coefficients first, then hyperparameters
@@ -94,7 +88,8 @@ struct Launch {
     const double* values;
     const Revision* revision;
     Progress* progress;
-    int64 chunk_count;
+    int32 chunk_count;
+    int32 chunks_per_block;
     uint32 blocks;  // of all launches of one step: they share the ticket, so only the very last block ticks
     int32 unused;
 };

@@ -14,6 +14,7 @@
 #include <barrier>
 #include <bit>
 #include <chrono>
+#include <concepts>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -34,6 +35,7 @@ static_assert(std::is_same_v<decltype(fabs(1.0f)), float> && std::is_same_v<decl
 #define __global__
 #define __device__
 #define __host__
+#define __grid_constant__
 #define __forceinline__ inline
 #define __noinline__
 #define __launch_bounds__(...)
@@ -111,8 +113,9 @@ struct Block {
     // A thread that waits for ever cannot be ended alone, so the whole process is.
     void watch(unsigned blocks) {
         std::unique_lock lock(progress.mutex);
+        const auto timeout = std::chrono::seconds(HOST_TIMEOUT);
         for (unsigned done = 0; done < blocks; ++done)
-            if (!progress.changed.wait_for(lock, std::chrono::seconds(HOST_TIMEOUT), [&] { return progress.blocks > done; }))
+            if (!progress.changed.wait_for(lock, timeout, [&] { return progress.blocks > done; }))
                 fail("some thread does not come to a barrier (divergent __syncthreads or __syncwarp?)");
     }
 };
@@ -198,6 +201,17 @@ T atomicMin(T* address, T value) {
     return old;
 }
 
+// Memory that several blocks may write at once, all of them the same bits. In C++ only atomics may do that.
+template <typename T>
+T __ldcg(const T* address) {
+    return std::atomic_ref<T>(*const_cast<T*>(address)).load(std::memory_order_relaxed);
+}
+
+template <typename T>
+void __stcg(T* address, T value) {
+    std::atomic_ref<T>(*address).store(value, std::memory_order_relaxed);
+}
+
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int lane) {
     return host::shuffle(mask, value, static_cast<unsigned>(lane) % warpSize);
@@ -212,6 +226,17 @@ template <typename T>
 T __shfl_down_sync(unsigned mask, T value, unsigned lanes) {
     const unsigned own = threadIdx.x % warpSize;
     return host::shuffle(mask, value, own + lanes < warpSize ? own + lanes : own);
+}
+
+// Of whole numbers alone: std::min of floats treats NaN in another way than CUDA does.
+template <std::integral T>
+constexpr T min(T a, T b) {
+    return b < a ? b : a;
+}
+
+template <std::integral T>
+constexpr T max(T a, T b) {
+    return a < b ? b : a;
 }
 
 inline bool __isGlobal(const void*) { return true; }

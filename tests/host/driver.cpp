@@ -3,8 +3,8 @@
 //   driver library.so            three blocks, one after another
 //   driver library.so copy.so    two blocks at the same time: each library has shared memory of its own
 //
-// Every array and every table is a heap block of exactly its size, so that AddressSanitizer sees the first byte outside.
-// Steps are joined, as a stream orders launches. Exits with 0 if the outcome is the expected one.
+// Every array and every table is a heap block of exactly its size: AddressSanitizer sees the first byte outside. Steps
+// are joined, as a stream orders launches. Exits with 0 if the outcome is the expected one.
 #include <dlfcn.h>
 
 #include <memory>
@@ -17,8 +17,24 @@ using Run = void(const Launch*, unsigned, unsigned, unsigned, unsigned);
 constexpr unsigned ARRAYS = 5;  // parameter, gradient, states
 constexpr unsigned STEPS = 5;
 constexpr unsigned STALE_STEP = 3;  // the host changes something before this one
-constexpr int COHORTS = 2;
+constexpr double RATES[] = {0.5, 0.55, 0.6, 0.75};  // one a cohort
+constexpr int COHORTS = sizeof(RATES) / sizeof(RATES[0]);
 constexpr int COEFFICIENTS = 12;  // as many as the longest rule has
+
+struct Shape {
+    size_t numel;
+    int32 cohort;
+    bool shifted;   // one element off the 16-byte boundary
+    bool has_grad;  // else the tensor rests
+};
+
+// Seven chunks for each of two blocks. No cohort is in both: ThreadSanitizer remembers only the last few reads of an
+// address, and those of the block that ticks must not drive out those of the other, with which its writes may race.
+constexpr Shape SHAPES[] = {
+    {300, 0, false, false}, {0, 0, false, true},    {1, 0, false, true},    {255, 1, false, true},
+    {256, 0, false, true},  {257, 1, false, true},  {1023, 0, false, true}, {1024, 1, false, true},
+    {1025, 2, false, true}, {3000, 3, false, true}, {1025, 2, true, true},
+};
 
 void require(bool condition, const char* what) {
     if (condition) return;
@@ -43,7 +59,10 @@ struct Library {
 class Array {
 public:
     Array(size_t numel, unsigned size, bool shifted, double start)
-        : numel_(size ? numel : 0), size_(size), bytes_((numel + shifted) * size), begin_(bytes_.data() + shifted * size) {
+        : numel_(size ? numel : 0),
+          size_(size),
+          bytes_((numel + shifted) * size),
+          begin_(bytes_.data() + shifted * size) {
         for (size_t i = 0; i < numel_; ++i)
             if (size == sizeof(float))
                 reinterpret_cast<float*>(begin_)[i] = static_cast<float>(start);
@@ -103,7 +122,7 @@ Cohort add_cohort(Program& program, double rate, int upper) {
 
 struct Case {
     std::deque<Array> arrays;
-    std::vector<size_t> params;  // of the tensors that move: their places in `arrays`
+    std::vector<size_t> moving;  // places in `arrays` of the parameters that have a gradient
     std::vector<Tensor> tensors;
     std::vector<Chunk> chunks;
     Program program;
@@ -117,29 +136,29 @@ struct Case {
     explicit Case(const unsigned* element_sizes) {
         program.value(0.0);  // the lower bound
         upper = program.value(1.0);
-        for (double rate : {0.5, 0.75}) cohorts.push_back(add_cohort(program, rate, upper));
+        for (double rate : RATES) cohorts.push_back(add_cohort(program, rate, upper));
         clocks.resize(COHORTS);
         for (Clock& clock : clocks) clock.accumulators[0] = 1.0;
-        for (size_t numel : {0, 1, 255, 256, 257, 1023, 1024, 1025, 3000}) add_tensor(numel, element_sizes, false, true);
-        add_tensor(1025, element_sizes, true, true);
-        add_tensor(300, element_sizes, false, false);
+        for (const Shape& shape : SHAPES) add_tensor(shape, element_sizes);
         program.code.shrink_to_fit(), program.values.shrink_to_fit();
         chunks.shrink_to_fit(), tensors.shrink_to_fit(), cohorts.shrink_to_fit();
     }
 
-    void add_tensor(size_t numel, const unsigned* element_sizes, bool shifted, bool has_grad) {
+    void add_tensor(const Shape& shape, const unsigned* element_sizes) {
         Tensor tensor{};
         uint64 addresses[ARRAYS];
-        if (has_grad) params.push_back(arrays.size());
-        for (unsigned i = 0; i < ARRAYS; ++i)
-            addresses[i] = arrays.emplace_back(numel, element_sizes[i], shifted, i < 2 ? 1.0 : 0.0).address();
+        if (shape.has_grad) moving.push_back(arrays.size());
+        for (unsigned i = 0; i < ARRAYS; ++i) {
+            const double start = i < 2 ? 1.0 : 0.0;
+            addresses[i] = arrays.emplace_back(shape.numel, element_sizes[i], shape.shifted, start).address();
+        }
         tensor.param = addresses[0];
-        tensor.grad = has_grad ? addresses[1] : 0;
+        tensor.grad = shape.has_grad ? addresses[1] : 0;
         for (unsigned i = 2; i < ARRAYS; ++i) tensor.states[i - 2] = addresses[i];
-        tensor.numel = static_cast<int64>(numel);
-        tensor.cohort = static_cast<int32>(tensors.size()) % COHORTS;
-        tensor.wide = !shifted;
-        for (size_t begin = 0; begin < numel; begin += CHUNK)
+        tensor.numel = static_cast<int64>(shape.numel);
+        tensor.cohort = shape.cohort;
+        tensor.wide = !shape.shifted;
+        for (size_t begin = 0; begin < shape.numel; begin += CHUNK)
             chunks.push_back({static_cast<int32>(tensors.size()), static_cast<int32>(begin / CHUNK)});
         tensors.push_back(tensor);
     }
@@ -155,7 +174,8 @@ struct Case {
         launch.values = program.values.data();
         launch.revision = revision.get();
         launch.progress = progress.get();
-        launch.chunk_count = static_cast<int64>(chunks.size());
+        launch.chunk_count = static_cast<int32>(chunks.size());
+        launch.chunks_per_block = static_cast<int32>((chunks.size() + blocks - 1) / blocks);
         launch.blocks = blocks;
         return launch;
     }
@@ -163,17 +183,17 @@ struct Case {
     // One number that changes whenever an element of a parameter does, or NaN.
     double sum() const {
         double total = 0.0;
-        for (size_t place : params)
+        for (size_t place : moving)
             for (size_t i = 0; i < arrays[place].numel(); ++i) total += arrays[place][i];
         return total;
     }
 
     void check_moved(int64 steps) const {
-        for (size_t place : params)
+        for (size_t place : moving)
             for (size_t i = 0; i < arrays[place].numel(); ++i)
                 require(arrays[place][i] < 1.0, "an element has not moved downhill");
-        const Array& resting = arrays[arrays.size() - ARRAYS];
-        for (size_t i = 0; i < resting.numel(); ++i) require(resting[i] == 1.0, "a tensor without gradient has moved");
+        for (size_t i = 0; i < SHAPES[0].numel; ++i)
+            require(arrays[0][i] == 1.0, "an element without a gradient has moved");
         for (const Clock& clock : clocks)
             require(clock.step == steps && clock.updates == steps, "a clock has not ticked once a step");
         require(progress->ticket == 0 && progress->prepared == revision->number, "the next step is not prepared");
@@ -204,10 +224,10 @@ int main(int count, char** arguments) {
     tables.check_moved(STEPS);
 
     const double before = tables.sum();
-    tables.program.values[static_cast<size_t>(tables.upper)] = 0.02;  // between 0.5 / 2^5 and 0.75 / 2^5
+    tables.program.values[static_cast<size_t>(tables.upper)] = 0.02;  // the last cohort's is 0.75 / 2^5
     ++tables.revision->number;
-    for (int held = 0; held < 2; ++held) step(libraries, tables);  // found out by the step itself, then known before
+    for (int held = 0; held < 2; ++held) step(libraries, tables);  // found out by the step, then known before it
     require(tables.sum() == before && tables.clocks[0].step == STEPS, "a step that is out of range was applied");
-    require(tables.progress->fault_cohort == 1, "the fault was not reported");
+    require(tables.progress->fault_cohort == COHORTS - 1, "the fault was not reported");
     std::puts("driver: as expected");
 }

@@ -1,0 +1,112 @@
+"""CUDA sources -> machine code: NVRTC, one function for product and tests, and a cache on disk.
+
+CuPy's own compile calls would force `-ftz=true`, and ask the driver; its low-level binding does neither, so the same code
+compiles where there is no GPU.
+"""
+
+import functools
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from .tables import Specialisation
+
+BLOCK = 256  # threads of a block: eight warps, each on a chunk of its own
+OPTIONS = ("--std=c++17", "-default-device", "-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
+
+
+class KernelCompileError(RuntimeError):
+    """NVRTC refused a kernel, or is not to be had."""
+
+
+def source_folder() -> Path:
+    """Where the CUDA sources lie: in the package once installed, beside it in a checkout."""
+    inside = Path(__file__).parent / "kernels"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "kernels"
+
+
+@functools.cache
+def sources() -> dict[str, str]:
+    """The text of every kernel file by its name."""
+    return {path.name: path.read_text() for path in sorted(source_folder().glob("*.cu*"))}
+
+
+def resident_blocks(specialisation: Specialisation) -> int:
+    """Blocks that an SM is to hold at once: what its registers allow at 64 a thread, 80 with a third state, or 128."""
+    if specialisation.param == "float64":
+        return 2
+    return 3 if all(specialisation.states) else 4
+
+
+def options(specialisation: Specialisation, architecture: int) -> tuple[str, ...]:
+    """What NVRTC is told: no contraction and no flush to zero, so that every operation is the IEEE one."""
+    macros = {**specialisation.macros(), "BLOCK": BLOCK, "RESIDENT": resident_blocks(specialisation)}
+    return (f"-arch=sm_{architecture}", *OPTIONS, *(f"-D{name}={value}" for name, value in macros.items()))
+
+
+def compile_kernel(specialisation: Specialisation, architecture: int) -> tuple[bytes, str]:
+    """Compile step.cu for one specialisation and architecture (90: sm_90), without a device.
+
+    Returns:
+        The cubin and the PTX.
+
+    Raises:
+        KernelCompileError: With options and log.
+    """
+    nvrtc = load_nvrtc()
+    texts = sources()
+    headers = [name for name in texts if name.endswith(".cuh")]
+    given = options(specialisation, architecture)
+    program = nvrtc.createProgram(
+        texts["step.cu"], "step.cu", [texts[name].encode() for name in headers], [name.encode() for name in headers]
+    )
+    try:
+        nvrtc.compileProgram(program, given)
+        # CuPy drops the last byte as if it ended a string; in an ELF file it is part of the last header, and is 0.
+        return nvrtc.getCUBIN(program) + b"\0", nvrtc.getPTX(program).decode()
+    except nvrtc.NVRTCError as error:
+        log = nvrtc.getProgramLog(program)
+        raise KernelCompileError(f"{source_folder() / 'step.cu'} with {' '.join(given)}: {error}\n{log}") from error
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+@functools.cache
+def load_nvrtc() -> Any:
+    """CuPy's binding of NVRTC."""
+    try:
+        from cupy_backends.cuda.libs import nvrtc
+
+        nvrtc.getVersion()
+    except Exception as error:  # CuPy raises what its platform's loader raises
+        raise KernelCompileError(
+            f"NVRTC is not to be had ({type(error).__name__}: {error}): pip install 'gpuadam[cuda13]' or 'gpuadam[cuda12]'"
+        ) from error
+    return nvrtc
+
+
+def cache_folder() -> Path:
+    """GPUADAM_CACHE_DIR, or gpuadam in the user's folder of caches."""
+    named = os.environ.get("GPUADAM_CACHE_DIR")
+    if named:
+        return Path(named)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "gpuadam"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gpuadam"
+
+
+def cubin_path(specialisation: Specialisation, architecture: int) -> Path:
+    """The kernel as a file; compiled only if no file was made of this very source, with these options, by this NVRTC."""
+    digest = hashlib.sha256()
+    for part in (*sources().items(), options(specialisation, architecture), load_nvrtc().getVersion()):
+        digest.update(repr(part).encode())
+    path = cache_folder() / f"{specialisation.name}-sm_{architecture}-{digest.hexdigest()[:32]}.cubin"
+    if not path.exists():
+        cubin, _ = compile_kernel(specialisation, architecture)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished.write_bytes(cubin)
+        os.replace(unfinished, path)
+    return path
