@@ -26,6 +26,7 @@ class Array:
         shape, strides: Elements, and bytes between them along each axis.
         dtype: NumPy dtype.
         device: ("cpu", 0) or ("cuda", number).
+        layout: What `layout_of` the owner was; None for an owner that leaves its elements where they are.
     """
 
     owner: Any
@@ -36,6 +37,7 @@ class Array:
     device: Device
     is_writable: bool
     memory: Any = field(default=None, repr=False)  # the view through which the owner was read
+    layout: tuple[Any, ...] | None = None
 
     @property
     def numel(self) -> int:
@@ -48,11 +50,17 @@ class Array:
     @property
     def is_movable(self) -> bool:
         """Whether the owner may put its elements elsewhere: a PyTorch tensor may; NumPy's are pinned by `borrow`."""
-        return hasattr(self.owner, "data_ptr")
+        return self.layout is not None
 
     @property
     def has_moved(self) -> bool:
-        return int(self.owner.data_ptr()) != self.address if self.is_movable else False
+        """Whether the owner's elements lie elsewhere than when it was read, or in another shape, order or dtype."""
+        return self.layout is not None and layout_of(self.owner) != self.layout
+
+
+def layout_of(owner: Any) -> tuple[Any, ...] | None:
+    """Where a PyTorch tensor has its elements, and how; one that `p.data = ...` replaces is still the same object."""
+    return (owner.data_ptr(), owner.shape, owner.stride(), owner.dtype) if hasattr(owner, "data_ptr") else None
 
 
 def borrow(value: Any, name: str) -> Array:
@@ -63,12 +71,16 @@ def borrow(value: Any, name: str) -> Array:
         name: What an error calls it.
 
     Raises:
-        TypeError: It is no such array, or an immutable one (JAX).
-        ValueError: Its elements are not one dense run.
+        TypeError: It is no such array, an immutable one (JAX), or one with a mask.
+        ValueError: Its elements are not one dense run of aligned memory.
     """
     module = type(value).__module__.partition(".")[0]
     if module in ("jax", "jaxlib"):
-        raise TypeError(f"{name} is a JAX array, which is immutable: an optimizer that writes in place would corrupt it")
+        raise TypeError(
+            f"{name} is a JAX array, which is immutable: an optimizer that writes in place would corrupt it"
+        )
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a MaskedArray, whose mask would be ignored; allowed is its array without one")
     source = value.detach() if hasattr(value, "detach") else value
     if module == "cupy" or (getattr(source, "is_cuda", True) and hasattr(type(source), "__cuda_array_interface__")):
         array = _from_cuda(value, source)
@@ -82,6 +94,8 @@ def borrow(value: Any, name: str) -> Array:
             "__cuda_array_interface__ or __dlpack__"
         )
     check_dense(array, name)
+    _check_memory(array, name)
+    array.layout = layout_of(value)
     return array
 
 
@@ -100,16 +114,18 @@ def _from_cuda(owner: Any, source: Any) -> Array:
     address, is_read_only = interface["data"]
     device = getattr(source, "device", 0)
     number = getattr(device, "id", getattr(device, "index", device))
-    return Array(owner, int(address or 0), shape, tuple(strides), dtype, ("cuda", int(number or 0)), not is_read_only, source)
+    return Array(
+        owner, int(address or 0), shape, tuple(strides), dtype, ("cuda", int(number or 0)), not is_read_only, source
+    )
 
 
 def _from_dlpack(source: Any, name: str) -> Any:
-    kind, _ = source.__dlpack_device__()
-    if int(kind) != 1:
-        raise TypeError(f"{name} lies on DLPack device type {int(kind)} and has no __cuda_array_interface__")
     if any(stride < 0 for stride in getattr(source, "strides", None) or ()):
         raise ValueError(f"{name} has negative strides; allowed is one dense run of elements")
     try:
+        kind, _ = source.__dlpack_device__()
+        if int(kind) != 1:
+            raise TypeError(f"it lies on DLPack device type {int(kind)} and has no __cuda_array_interface__")
         return np.from_dlpack(source)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{name}, a {type(source).__name__}, cannot be read through DLPack: {error}") from error
@@ -125,7 +141,7 @@ def _compact_strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
 
 
 def check_dense(array: Array, name: str) -> None:
-    """Elements must fill one run of memory without holes or repetition; their order (C, Fortran, any) does not matter."""
+    """Elements must fill one run of memory without holes or repetition, in any order (C, Fortran, permuted)."""
     if array.numel <= 1:
         return
     expected = array.dtype.itemsize
@@ -134,16 +150,32 @@ def check_dense(array: Array, name: str) -> None:
             continue
         if stride != expected:
             raise ValueError(
-                f"{name} of shape {array.shape} has strides {array.strides} bytes, so its elements are not one dense run "
-                "of memory; allowed are contiguous arrays (C, Fortran or permuted order)"
+                f"{name} of shape {array.shape} has strides {array.strides} bytes, so its elements are not one dense "
+                "run of memory; allowed are contiguous arrays (C, Fortran or permuted order)"
             )
         expected *= length
+
+
+def _check_memory(array: Array, name: str) -> None:
+    """Its memory must be there, which a torch storage resized to 0 has freed, and fit for a GPU to read."""
+    if not array.numel:
+        return
+    pointer = getattr(array.owner, "data_ptr", lambda: array.address)()
+    if not array.address or pointer != array.address:
+        raise ValueError(f"{name} has no memory (address {pointer}) for its {array.numel} elements: was it freed?")
+    if array.address % array.dtype.itemsize:
+        raise ValueError(
+            f"{name} begins at address {array.address}; allowed is a multiple of its {array.dtype.itemsize} bytes an "
+            "element, as a GPU reads no others"
+        )
 
 
 def shaped_like(flat: Any, array: Array) -> Any:
     """A flat array as a view of the shape of `array`, its elements in the same order in memory."""
     order = sorted(range(len(array.shape)), key=lambda axis: (-array.strides[axis], axis))
-    return flat.reshape([array.shape[axis] for axis in order]).transpose([order.index(axis) for axis in range(len(order))])
+    return flat.reshape([array.shape[axis] for axis in order]).transpose(
+        [order.index(axis) for axis in range(len(order))]
+    )
 
 
 def check_overlap(begins: Any, sizes: Any, name: Callable[[int], str]) -> None:

@@ -95,7 +95,9 @@ class Emitter:
         self.depth += growth
         self.peak = max(self.peak, self.depth)
         if self.peak + len(self._slots) > STACK_SIZE:
-            raise ValueError(f"the expression is too large: it needs more than {STACK_SIZE} intermediate values at once")
+            raise ValueError(
+                f"the expression is too large: it needs more than {STACK_SIZE} intermediate values at once"
+            )
 
     def push(self, root: Expr) -> None:
         """Code that leaves the value of a node on the stack; without recursion, as an expression may be very deep."""
@@ -240,7 +242,9 @@ def advance(program: Program, section: Section, clock: npt.NDArray[Any]) -> None
 def _counts(value: Any, name: str, least: int) -> npt.NDArray[Any]:
     """A whole number or an array of them, as an array that an int64 holds."""
     counts = np.asarray(value)
-    if counts.dtype.kind not in "iuf" or not np.all((counts >= least) & (counts < 2**63) & (counts == np.floor(counts))):
+    if counts.dtype.kind not in "iuf" or not np.all(
+        (counts >= least) & (counts < 2**63) & (counts == np.floor(counts))
+    ):
         raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
     return counts
 

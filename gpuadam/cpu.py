@@ -13,24 +13,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
+from .compiler import CLOCK, ROW
 from .jit import compiled, inlined, keyed, pointer
-from .program import STACK_SIZE, VALID, evaluate
-from .tables import (
-    CHUNK,
-    CHUNK_ROW,
-    CLOCK,
-    COHORT,
-    DTYPES,
-    INSTRUCTION,
-    LAUNCH,
-    PROGRESS,
-    REVISION,
-    ROW,
-    TABLES,
-    TENSOR,
-    Batch,
-    Specialisation,
-)
+from .program import INSTRUCTION, STACK_SIZE, VALID, evaluate
+from .tables import CHUNK, CHUNK_ROW, COHORT, DTYPES, LAUNCH, PROGRESS, REVISION, TENSOR, Batch, Specialisation
 
 UNKNOWN = 1 << 40  # length of a table whose length the walk need not know
 SERIAL_ELEMENTS = 32_768  # below this many elements a second thread costs more than it brings
@@ -39,15 +25,16 @@ _parallel_lock = threading.Lock()  # Numba's workqueue layer aborts the process 
 sweep_type = types.void(types.int64, types.int64, types.int64)
 
 
-def array_at(address: int, count: int, dtype: Any) -> Any:
-    """The array at an address of the tensor table; None where the specialisation has none."""
+def array_at(address: Any, first: int, count: int, dtype: Any) -> Any:
+    """Elements [first, first + count) of the array at an address; None where the specialisation has none."""
 
 
 @overload(array_at, inline="always")
-def _array_at(address, count, dtype):  # type: ignore[no-untyped-def]
+def _array_at(address, first, count, dtype):  # type: ignore[no-untyped-def]
     if isinstance(dtype, types.NoneType):
-        return lambda address, count, dtype: None
-    return lambda address, count, dtype: carray(pointer(address, dtype), count)
+        return lambda address, first, count, dtype: None
+    size = dtype.dtype.bitwidth // 8
+    return lambda address, first, count, dtype: carray(pointer(address + first * size, dtype), count)
 
 
 def load(array: Any, index: int) -> Any:
@@ -76,7 +63,7 @@ def _store(array, index, value):  # type: ignore[no-untyped-def]
     return write
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def call_sweep(typing_context: Any, function: Any, launch: Any, begin: Any, end: Any) -> Any:
     """Call the sweep at an address: one driver serves every specialisation."""
 
@@ -94,47 +81,56 @@ def table_at(address: Any, count: int, dtype: Any) -> Any:
     return carray(pointer(np.int64(address), dtype), count)
 
 
+def make_update(specialisation: Specialisation) -> Any:
+    """The update of elements [first, first + count) of a tensor; the twin of update_range in step.cu."""
+    element = specialisation.rule.element
+    param_dtype, grad_dtype = DTYPES[specialisation.param], DTYPES[specialisation.grad]
+    dtype0, dtype1, dtype2 = (DTYPES[form] if form else None for form in specialisation.states)
+
+    @inlined
+    def update(tensor: Any, first: int, count: int, c: Any) -> None:
+        params = array_at(np.int64(tensor.param), first, count, param_dtype)
+        grads = array_at(np.int64(tensor.grad), first, count, grad_dtype)
+        states0 = array_at(np.int64(tensor.states[0]), first, count, dtype0)
+        states1 = array_at(np.int64(tensor.states[1]), first, count, dtype1)
+        states2 = array_at(np.int64(tensor.states[2]), first, count, dtype2)
+        for i in range(count):
+            new = element(params[i], grads[i], load(states0, i), load(states1, i), load(states2, i), c)
+            params[i] = new[0]
+            store(states0, i, new[1])
+            store(states1, i, new[2])
+            store(states2, i, new[3])
+
+    return update
+
+
 @functools.cache
 def make_sweep(specialisation: Specialisation) -> Any:
     """Compile the update of chunks [begin, end) for one specialisation; the twin of update_chunks in step.cu."""
-    element = specialisation.rule.element
+    update = make_update(specialisation)
     row_type = specialisation.rule.row
     coefficients = len(row_type._fields)  # type: ignore[attr-defined]
-    compute = DTYPES[specialisation.param]
-    size = compute.itemsize
-    grad_dtype = DTYPES[specialisation.grad]
-    dtype0, dtype1, dtype2 = (DTYPES[form] if form else None for form in specialisation.states)
+    compute: Any = DTYPES[specialisation.param]
 
     def sweep(launch_address: int, begin: int, end: int) -> None:
         launch = table_at(launch_address, 1, LAUNCH)[0]
         chunks = table_at(launch.chunks, end, CHUNK_ROW)
+        tensors = table_at(launch.tensors, UNKNOWN, TENSOR)
         rows = table_at(launch.rows, UNKNOWN, np.float64)
         rounded = np.empty(coefficients, compute)
         row = begin
         while row < end:
-            index = chunks[row].tensor
-            first = np.int64(chunks[row].index) * CHUNK
-            while row + 1 < end and chunks[row + 1].tensor == index:
+            head = chunks[row]
+            tensor = tensors[head.tensor]
+            while row + 1 < end and chunks[row + 1].tensor == head.tensor:  # neighbours are one run of elements
                 row += 1
-            tensor = table_at(launch.tensors, index + 1, TENSOR)[index]
+            first = np.int64(head.index) * CHUNK
             count = min((np.int64(chunks[row].index) + 1) * CHUNK, tensor.numel) - first
             row += 1
-            if tensor.grad == 0:
-                continue
-            rounded[:] = rows[tensor.cohort * ROW : tensor.cohort * ROW + coefficients]
-            c = row_type(*to_fixed_tuple(rounded, coefficients))
-            offset = first * size
-            param = array_at(np.int64(tensor.param) + offset, count, compute)
-            grad = array_at(np.int64(tensor.grad) + offset, count, grad_dtype)
-            state0 = array_at(np.int64(tensor.states[0]) + offset, count, dtype0)
-            state1 = array_at(np.int64(tensor.states[1]) + offset, count, dtype1)
-            state2 = array_at(np.int64(tensor.states[2]) + offset, count, dtype2)
-            for i in range(count):
-                new = element(param[i], grad[i], load(state0, i), load(state1, i), load(state2, i), c)
-                param[i] = new[0]
-                store(state0, i, new[1])
-                store(state1, i, new[2])
-                store(state2, i, new[3])
+            if tensor.grad != 0:
+                own = tensor.cohort * ROW
+                rounded[:] = rows[own : own + coefficients]
+                update(tensor, first, count, row_type(*to_fixed_tuple(rounded, coefficients)))
 
     return numba.cfunc(sweep_type, cache=True, error_model="numpy")(keyed(sweep))
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .nvrtc import BLOCK, cubin_path, resident_blocks
-from .tables import LAUNCH, PROGRESS, TABLES, VALID, Batch, Specialisation
+from .program import VALID
+from .tables import LAUNCH, PROGRESS, TABLES, Batch, Specialisation
 
 RING = 16  # uploads that may be under way at once
 POLL = 64  # steps between two looks at the device's progress, which are asynchronous
@@ -154,7 +155,7 @@ class Tables:
             raw = self._tables[name].get()
         dtype = TABLES[name]
         table = raw[: self._rows[name] * dtype.itemsize].view(dtype.base)
-        return table.reshape(-1, *dtype.shape)
+        return table.reshape(-1, *dtype.shape)  # type: ignore[no-any-return]
 
     def run(self) -> bool:
         """One step. Returns False once the device is known to hold the steps: then nothing was launched."""
@@ -175,7 +176,10 @@ class Tables:
             self._seen = np.frombuffer(self._look[0], PROGRESS, 1).copy()
             self._look = None
         if self._look is None and self._runs % POLL == POLL - 1:
-            pinned, event = self._cupy.cuda.alloc_pinned_memory(PROGRESS.itemsize), self._cupy.cuda.Event(disable_timing=True)
+            pinned, event = (
+                self._cupy.cuda.alloc_pinned_memory(PROGRESS.itemsize),
+                self._cupy.cuda.Event(disable_timing=True),
+            )
             source = self._tables["progress"].data.ptr
             runtime.memcpyAsync(pinned.ptr, source, PROGRESS.itemsize, runtime.memcpyDeviceToHost, stream.ptr)
             event.record(stream)

@@ -11,7 +11,6 @@
 
 import itertools
 import math
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Union
 
@@ -65,7 +64,7 @@ class Expr:
         return sample(self, step, updates)
 
     def __bool__(self) -> bool:
-        raise TypeError("an Expr has no truth value before a step is given: choose with where(condition, value, otherwise)")
+        raise TypeError("an Expr has no truth value before its step: choose with where(condition, value, otherwise)")
 
     def __repr__(self) -> str:
         if self.op is Op.VALUE:
@@ -254,8 +253,8 @@ def cycle(position: Scalar, first: Number, multiplier: Number = 1) -> tuple[Expr
         multiplier: Length of each cycle over the one before, >= 1.
 
     Raises:
-        ValueError: A length that is not positive, a multiplier below 1, or one so close to 1 that more than 4,096 cycles
-            would have to be walked before step 2**53.
+        ValueError: A length that is not positive, a multiplier below 1, or one so close to 1 that more than 4,096
+            cycles would have to be walked before step 2**53.
     """
     first, multiplier = as_number(first, "first"), as_number(multiplier, "multiplier")
     if not (0 < first < math.inf):
@@ -292,10 +291,8 @@ def shift(expression: Expr, begin: Number) -> Expr:
             waiting.extend(missing)
             continue
         if isinstance(part.payload, Accumulator):
-            raise ValueError(f"accumulator {part.payload.name!r} counts from the first update, not from step {begin!r} on")
+            raise ValueError(f"accumulator {part.payload.name!r} starts at the first update, not at step {begin!r}")
         operands = [moved[id(operand)] for operand in part.operands]
-        same = all(map(operator.is_, operands, part.operands))
-        fresh = local if part.op is Op.STEP else part if same else Expr(part.op, operands, part.payload)
-        moved.setdefault(id(part), fresh)
+        moved.setdefault(id(part), local if part.op is Op.STEP else Expr(part.op, operands, part.payload))
         waiting.pop()
     return moved[id(expression)]

@@ -134,7 +134,9 @@ def _check_names(groups: Sequence[Group]) -> None:
     for group in groups:
         for name in group.names:
             if name in seen:
-                raise ValueError(f"parameter {name!r} is in group {seen[name]} and in group {group.index}; each goes into one")
+                raise ValueError(
+                    f"parameter {name!r} is in group {seen[name]} and in group {group.index}; each goes into one"
+                )
             seen[name] = group.index
 
 

@@ -12,8 +12,7 @@ from types import CellType, FunctionType
 from typing import Any, TypeVar
 
 import numba
-from numba.core import types
-from numba.core.typing.typeof import typeof
+from numba import types
 from numba.extending import intrinsic, register_jitable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -50,11 +49,11 @@ def compiled(*signature: Any, **options: Any) -> Callable[[F], F]:
     return lambda function: numba.njit(*signature, **OPTIONS, **options)(keyed(function))
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def pointer(typing_context: Any, address: Any, dtype: Any) -> Any:
     """The address (int64) as a pointer to elements of `dtype`, for `numba.carray`."""
     element = getattr(dtype, "dtype", dtype)
-    signature = types.CPointer(element)(address, dtype)
+    signature = types.CPointer(element)(address, dtype)  # type: ignore[attr-defined]
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))

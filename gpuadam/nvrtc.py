@@ -34,10 +34,12 @@ def sources() -> dict[str, str]:
 
 
 def resident_blocks(specialisation: Specialisation) -> int:
-    """Blocks that an SM is to hold at once: what its registers allow at 64 a thread, 80 with a third state, or 128."""
+    """Blocks that an SM is to hold at once, by what a thread must hold: 64, 80 or 128 registers are then its own."""
     if specialisation.param == "float64":
         return 2
-    return 3 if all(specialisation.states) else 4
+    arrays = 2 + sum(form is not None for form in specialisation.states)
+    values = 4 * arrays + len(specialisation.rule.row._fields)  # type: ignore[attr-defined]
+    return 4 if values <= 26 else 3
 
 
 def options(specialisation: Specialisation, architecture: int) -> tuple[str, ...]:

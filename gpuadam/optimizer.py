@@ -127,7 +127,9 @@ class Optimizer:
             names = list(self.rule.hyperparameters)
             values = dict(zip(names, rows[0][len(self.rule.row._fields) :], strict=False))  # type: ignore[attr-defined]
             if getattr(group.options, "decay", "") == "decoupled" and values["lr"] * values["weight_decay"] > 1:
-                warnings.warn(f"{group.describe('lr')} times weight_decay is above 1: decay flips the signs", stacklevel=4)
+                warnings.warn(
+                    f"{group.describe('lr')} times weight_decay is above 1: decay flips the signs", stacklevel=4
+                )
 
     def _range_error(self, group: int, instruction: int, row: Any, step: int) -> ScheduleError:
         index, output = self._program.sections[group].guards[instruction]
@@ -244,10 +246,14 @@ def choose_backend(backend: str, arrays: list[Array]) -> ModuleType:
         raise ValueError(f"backend is {backend!r}; allowed are 'auto', 'cpu', 'cuda'")
     devices = sorted({array.device for array in arrays})
     if len(devices) > 1:
-        raise ValueError(f"the parameters lie on several devices, {devices}; an optimizer serves one: make one for each")
+        raise ValueError(
+            f"the parameters lie on several devices, {devices}; an optimizer serves one: make one for each"
+        )
     kind = devices[0][0] if devices else "cpu" if backend == "auto" else backend
     if backend not in ("auto", kind):
-        raise ValueError(f"backend is {backend!r}, but the parameters lie on {devices[0]}; nothing is copied in silence")
+        raise ValueError(
+            f"backend is {backend!r}, but the parameters lie on {devices[0]}; nothing is copied in silence"
+        )
     if kind == "cpu":
         return cpu
     from . import cuda

@@ -82,7 +82,9 @@ def restore(optimizer: "Optimizer", saved: Mapping[str, Any], hyperparameters: b
         for group, values in zip(optimizer._groups, saved["groups"], strict=True):
             own = numbers(group.hyperparameters, optimizer._program)
             for name in own:
-                optimizer._program.pool.values[optimizer._program.pool.parameters[group.hyperparameters[name].payload]] = values[name]
+                optimizer._program.pool.values[
+                    optimizer._program.pool.parameters[group.hyperparameters[name].payload]
+                ] = values[name]
     clocks = _restore_clocks(optimizer, saved)
     optimizer._tables.upload("clocks", 0, clocks)
     for source, target in optimizer._cohorts.activate(optimizer._tensors.present()):

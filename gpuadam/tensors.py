@@ -38,8 +38,9 @@ class Tensors:
         self.group_of = np.repeat(np.arange(len(groups)), [len(group.names) for group in groups])
         self.params = [array for group in groups for array in group.arrays]
         self._check_overlap(self.params, [])
-        self.states = [self._new_states(groups[g], p, backend) for g, p in zip(self.group_of, self.params, strict=True)]
-        self.specialisations = [specialise(rule, groups[g], p) for g, p in zip(self.group_of, self.params, strict=True)]
+        pairs = [(group, array) for group in groups for array in group.arrays]
+        self.states = [self._new_states(group, param, backend) for group, param in pairs]
+        self.specialisations = [specialise(rule, group, param) for group, param in pairs]
         self.owners: list[Any] | None = None
         self.grads: list[Array | None] = [None] * len(self.params)
         self._movable = [array for array in self.params if array.is_movable]
@@ -72,7 +73,9 @@ class Tensors:
             raise TypeError(f"grads must be a list or a dict of arrays, got {type(grads).__name__}")
         owners = list(grads)
         if len(owners) != len(self.params):
-            raise ValueError(f"got {len(owners)} gradients for {len(self.params)} parameters; give None where there is none")
+            raise ValueError(
+                f"got {len(owners)} gradients for {len(self.params)} parameters; give None where there is none"
+            )
         return owners
 
     def is_bound_to(self, owners: list[Any]) -> bool:
@@ -109,7 +112,7 @@ class Tensors:
         if (new.shape, new.strides, new.dtype, new.device) != (old.shape, old.strides, old.dtype, old.device):
             raise ValueError(
                 f"{title} was {old.dtype} of shape {old.shape} and strides {old.strides} on {old.device}; now it is "
-                f"{new.dtype} of shape {new.shape} and strides {new.strides} on {new.device}, and its states no longer fit"
+                f"{new.dtype} of shape {new.shape} and strides {new.strides} on {new.device}: its states no longer fit"
             )
         return new
 

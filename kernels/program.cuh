@@ -51,9 +51,13 @@ struct Stack {
     __device__ double& operator[](int slot) const { return column[slot * EVALUATORS]; }
 };
 
-__device__ inline double minimum(double a, double b) { return a < b || a != a ? a : b; }
+__device__ inline double minimum(double a, double b) {
+    return a < b || a != a ? a : b;
+}
 
-__device__ inline double maximum(double a, double b) { return a > b || a != a ? a : b; }
+__device__ inline double maximum(double a, double b) {
+    return a > b || a != a ? a : b;
+}
 
 // Cycle by repeated addition (never by logarithm, which is wrong at boundaries), or by an exact floor division.
 __device__ inline double cycle(double step, double first, double multiplier, bool fraction) {
@@ -119,7 +123,7 @@ __device__ inline double ternary(int op, double a, double b, double c) {
 // Run instructions [begin, end) for one clock. Returns VALID, or the index of the first instruction whose REQUIRE
 // failed; the outputs are written all the same.
 __device__ __forceinline__ int evaluate(const Instruction* program, int begin, int end, const double* values,
-                                     const Clock& clock, Stack stack, double* outputs) {
+                                        const Clock& clock, Stack stack, double* outputs) {
     int fault = VALID;
     int top = -1;
     for (int index = begin; index < end; ++index) {

@@ -9,7 +9,8 @@
 
 template <typename T>
 struct adam {
-    T grad_factor, l2, decay, weight1, weight2, candidate_factor, eps_inside, denominator_factor, eps_outside, step_size;
+    T grad_factor, l2, decay, weight1, weight2, candidate_factor, eps_inside, denominator_factor, eps_outside,
+        step_size;
 
     template <typename Maximum>
     __device__ __forceinline__ void update(T& param, T grad, T& exp_avg, T& exp_avg_sq, Maximum& max_exp_avg_sq) const {
@@ -34,7 +35,8 @@ struct rmsprop {
         lr_outside;
 
     template <typename Mean, typename Buffer>
-    __device__ __forceinline__ void update(T& param, T grad, T& square_avg, Mean& grad_avg, Buffer& momentum_buffer) const {
+    __device__ __forceinline__ void update(T& param, T grad, T& square_avg, Mean& grad_avg,
+                                           Buffer& momentum_buffer) const {
         grad = grad * grad_factor + l2 * param;
         param = param - decay * param;
         square_avg = square_avg + weight * (grad * grad - square_avg);

@@ -48,8 +48,8 @@ __device__ __noinline__ void put_out_rows(const Launch& launch, bool ticks, Scra
             for (int pass = ticks ? 0 : 1; pass < 2; ++pass) {
                 const int begin = pass == 0 ? own.evaluate_end : own.evaluate_begin;
                 const int end = pass == 0 ? own.advance_end : own.evaluate_end;
-                const int fault = evaluate(launch.program, begin, end, launch.values, clock,
-                                           Stack{scratch.stack + threadIdx.x}, row);
+                const int fault =
+                    evaluate(launch.program, begin, end, launch.values, clock, Stack{scratch.stack + threadIdx.x}, row);
                 if (pass == 0) tick(own, clock, row);
                 if (fault != VALID) atomicMin(&scratch.fault, static_cast<uint64>(cohort) << 32 | fault);
             }
@@ -155,8 +155,7 @@ __device__ __forceinline__ void prepare_next(const Launch& launch, bool hold, Sc
     progress.ticket = 0;
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT)
-    KERNEL(const __grid_constant__ Launch launch) {
+extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT) KERNEL(const __grid_constant__ Launch launch) {
     __shared__ Scratch scratch;
     const bool hold = must_hold(launch, scratch);
     if (!hold) update_chunks(launch, scratch);

@@ -27,6 +27,7 @@ KERNELS = Path(__file__).parents[1] / "kernels"
 COMPILER = shutil.which("g++")
 THREADS = 64  # threads a block: two warps are the fewest that can be out of step
 CONFLICT = 66  # exit status of a driver in which ThreadSanitizer found a race
+UNEXPECTED = 2  # exit status of a driver whose outcome is not the expected one
 
 Sanitize = Literal["address", "thread"] | None
 Patch = Callable[[str, str], str]  # (file name, its text) -> its text with a fault planted
@@ -118,7 +119,7 @@ def drive(
         timeout: Seconds after which TimeoutExpired is raised.
 
     Returns:
-        The ended process: status 0 is a clean run with the expected outcome, CONFLICT a race.
+        The ended process: status 0 is a clean run with the expected outcome; see CONFLICT, UNEXPECTED.
     """
     driver = _compile("driver.cpp", "driver", (f"-DBLOCK={THREADS}", *SANITIZE[sanitize]), None)
     environment = {

@@ -1,7 +1,7 @@
 """THE launch under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, without a GPU.
 
-`host/driver.cpp` runs every case: five steps with fresh and stale rows, then a step that is held; tensors around the
-edges of tiles and chunks, one empty, one off the 16-byte boundary, one without a gradient; two cohorts. A check that
+`host/driver.cpp` runs every case: steps with fresh and stale rows, then two that are held; tensors around the
+edges of tiles and chunks, one empty, one off the 16-byte boundary, one without a gradient; four cohorts. A check that
 nothing can fail proves nothing, so each comes with faults planted in the kernels' source.
 """
 
@@ -11,7 +11,7 @@ from itertools import product
 
 import host_kernels
 import pytest
-from host_kernels import CONFLICT, Patch, build, drive, macros, planted
+from host_kernels import CONFLICT, UNEXPECTED, Patch, build, drive, macros, planted
 
 pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="no g++ to compile the kernels with")
 
@@ -101,20 +101,18 @@ def test_no_race_within_or_between_blocks() -> None:
     assert_clean(drive_threads())
 
 
-def assert_race(done: subprocess.CompletedProcess[str]) -> None:
+@pytest.mark.parametrize("name", RACES)
+def test_read_after_the_ticket_is_seen(name: str) -> None:
+    done = drive_threads(RACES[name])
     assert done.returncode == CONFLICT, done.stderr
     assert "ThreadSanitizer: data race" in done.stderr
     assert "step.cu:" in done.stderr
 
 
-@pytest.mark.parametrize("name", RACES)
-def test_read_after_the_ticket_is_seen(name: str) -> None:
-    assert_race(drive_threads(RACES[name]))
-
-
 @pytest.mark.parametrize("span", BARRIERS, ids=line)
 def test_every_barrier_is_needed(span: tuple[int, int]) -> None:
-    assert_race(drive_threads(at(span, "")))
+    done = drive_threads(at(span, ""))
+    assert done.returncode in (CONFLICT, UNEXPECTED), done.stderr  # a lost race may spoil the outcome before it is seen
 
 
 def test_divergent_barrier_ends_the_run() -> None:
@@ -126,7 +124,7 @@ def test_divergent_barrier_ends_the_run() -> None:
 
 def test_shared_memory_that_nobody_wrote_is_garbage() -> None:
     patch = planted("step.cu", "if (threadIdx.x == 0) scratch.fault = NO_FAULT;", "")
-    assert drive(build(AMSGRAD, patch=patch)).returncode == 2
+    assert drive(build(AMSGRAD, patch=patch)).returncode == UNEXPECTED
 
 
 def test_patch_that_plants_nothing_is_refused() -> None:

@@ -15,8 +15,8 @@ namespace {
 
 using Run = void(const Launch*, unsigned, unsigned, unsigned, unsigned);
 constexpr unsigned ARRAYS = 5;  // parameter, gradient, states
-constexpr unsigned STEPS = 5;
-constexpr unsigned STALE_STEP = 3;  // the host changes something before this one
+constexpr int STEPS = 12;  // many, since a race shows only if blocks overlap; a few would do for the rest
+constexpr int STALE_STEP = 3;  // the host changes something before this one
 constexpr double RATES[] = {0.5, 0.55, 0.6, 0.75};  // one a cohort
 constexpr int COHORTS = sizeof(RATES) / sizeof(RATES[0]);
 constexpr int COEFFICIENTS = 12;  // as many as the longest rule has
@@ -28,8 +28,8 @@ struct Shape {
     bool has_grad;  // else the tensor rests
 };
 
-// Seven chunks for each of two blocks. No cohort is in both: ThreadSanitizer remembers only the last few reads of an
-// address, and those of the block that ticks must not drive out those of the other, with which its writes may race.
+// Seven chunks for each of two blocks. No cohort is in both: ThreadSanitizer remembers only the last few accesses to an
+// address, and those of the block that ticks would drive out those of the other, with which its writes may race.
 constexpr Shape SHAPES[] = {
     {300, 0, false, false}, {0, 0, false, true},    {1, 0, false, true},    {255, 1, false, true},
     {256, 0, false, true},  {257, 1, false, true},  {1023, 0, false, true}, {1024, 1, false, true},
@@ -217,14 +217,14 @@ int main(int count, char** arguments) {
     for (int i = 1; i < count; ++i) libraries.emplace_back(arguments[i]);
     require(!libraries.empty(), "name a library");
     Case tables(libraries[0].element_sizes);
-    for (unsigned done = 0; done < STEPS; ++done) {
+    for (int done = 0; done < STEPS; ++done) {
         if (done == STALE_STEP) ++tables.revision->number;
         step(libraries, tables);
     }
     tables.check_moved(STEPS);
 
     const double before = tables.sum();
-    tables.program.values[static_cast<size_t>(tables.upper)] = 0.02;  // the last cohort's is 0.75 / 2^5
+    tables.program.values[static_cast<size_t>(tables.upper)] = ldexp(0.7, -STEPS);  // only the last cohort is above
     ++tables.revision->number;
     for (int held = 0; held < 2; ++held) step(libraries, tables);  // found out by the step, then known before it
     require(tables.sum() == before && tables.clocks[0].step == STEPS, "a step that is out of range was applied");

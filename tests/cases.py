@@ -1,0 +1,91 @@
+"""The rules with all their options, once: what the tests run, on which backend ever, is a product over this list."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import oracle
+
+import gpuadam
+from gpuadam import schedules
+
+
+@dataclass(frozen=True)
+class Case:
+    """One optimizer with options: how we make it, and what the oracle calls it."""
+
+    name: str
+    make: Any
+    reference: Any
+    options: dict[str, Any]
+    lr: float = 0.05
+
+    def optimizer(self, params: Any, **settings: Any) -> gpuadam.Optimizer:
+        return self.make(params, **{"lr": self.lr, **self.options, **settings})
+
+    def oracle(self, param: np.ndarray, grads: list, **settings: Any) -> oracle.Result:
+        return self.reference(param, grads, **{"lr": self.lr, **self.options, **settings})
+
+
+def _adam() -> list[Case]:
+    cases = []
+    for amsgrad, place in itertools.product((False, "raw", "corrected"), ("outside", "hat", "inside")):
+        options = {"amsgrad": amsgrad, "eps_placement": place, "eps": 1e-3, "betas": (0.8, 0.95)}
+        cases.append(Case(f"adam-{amsgrad}-{place}", gpuadam.Adam, oracle.adam, options))
+    for decay, maximize in itertools.product(("coupled", "decoupled", "scheduled"), (False, True)):
+        options = {"decay": decay, "maximize": maximize, "weight_decay": 0.05}
+        cases.append(Case(f"adam-{decay}-{maximize}", gpuadam.Adam, oracle.adam, options))
+    defaults = {"weight_decay": 0.01, "decay": "decoupled"}
+    return [*cases, Case("adamw", gpuadam.AdamW, oracle.adam, defaults)]
+
+
+def _rmsprop() -> list[Case]:
+    cases = []
+    for centered, momentum, place, lr_place in itertools.product(
+        (False, True), (0.0, 0.9), ("outside", "inside"), ("outside", "inside")
+    ):
+        options = {"centered": centered, "momentum": momentum, "eps_placement": place, "lr_placement": lr_place}
+        name = f"rmsprop-{'centered' if centered else 'plain'}-{momentum}-{place}-{lr_place}"
+        cases.append(Case(name, gpuadam.RMSprop, oracle.rmsprop, {**options, "eps": 1e-2, "alpha": 0.9}))
+    for extra in (
+        {"initial_square_avg": 1.0},
+        {"bias_correction": True},
+        {"maximize": True, "weight_decay": 0.05},
+        {"weight_decay": 0.05, "decay": "decoupled"},
+        {"weight_decay": 0.05, "decay": "scheduled"},
+    ):
+        name = "rmsprop-" + "-".join(map(str, extra.values()))
+        cases.append(Case(name, gpuadam.RMSprop, oracle.rmsprop, {**extra, "eps": 1e-3}))
+    return cases
+
+
+ADAM, RMSPROP = _adam(), _rmsprop()
+CASES = ADAM + RMSPROP
+IDS = [case.name for case in CASES]
+
+# A schedule for lr, and the same for the oracle: any hyperparameter may be one.
+LR = schedules.warmup_cosine_decay(0.0, 0.05, 3, 12)
+ORACLE_LR = oracle.warmup_cosine_decay(0.0, 0.05, 3, 12)
+
+
+def gradients(count: int, numel: int, dtype: Any, seed: int = 0, decades: float = 2.0) -> list[np.ndarray]:
+    """Gradients whose sizes spread over some decades."""
+    generator = np.random.default_rng(seed)
+    scale = 10.0 ** generator.uniform(-decades, decades / 4, numel)
+    return [(scale * generator.standard_normal(numel)).astype(dtype) for _ in range(count)]
+
+
+def parameters(numel: int, dtype: Any, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(numel).astype(dtype)
+
+
+def bits(array: np.ndarray) -> np.ndarray:
+    """The bits of an array, every NaN the same."""
+    return np.where(np.isnan(array), np.nan, array).astype(array.dtype).view(f"u{array.dtype.itemsize}")
+
+
+def assert_same_bits(ours: Any, theirs: Any, what: str = "") -> None:
+    a, b = bits(np.asarray(ours)), bits(np.asarray(theirs))
+    different = np.flatnonzero((a != b).ravel())
+    assert not len(different), f"{what}: {len(different)} of {a.size} differ, first at {different[0]}: {ours} {theirs}"

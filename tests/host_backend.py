@@ -1,0 +1,49 @@
+"""A backend that runs the CUDA source itself on the CPU: the tables and arrays lie in host memory, g++ made the kernels."""
+
+from typing import Any
+
+import host_kernels
+import numpy as np
+
+from gpuadam import cpu
+from gpuadam.cpu import filled, overwrite, to_host  # noqa: F401 (a backend has these)
+from gpuadam.tables import LAUNCH, TABLES, VALID, Batch
+
+GRID = 3  # blocks of a launch: more than one, so that there is a last one
+BLOCK = host_kernels.THREADS
+PATCH: host_kernels.Patch | None = None  # a planted fault
+
+
+class Tables(cpu.Tables):
+    """As the tables of `gpuadam.cuda`, but the launches go to `host_kernels`."""
+
+    def __init__(self, tables: dict[str, np.ndarray], batches: list[Batch], device: int) -> None:
+        self._tables = tables
+        self._launches = []
+        for batch in batches:
+            share = max(1, -(-batch.count // GRID))
+            grid = max(1, -(-batch.count // share))
+            launch = np.zeros(1, LAUNCH)
+            for name, table in tables.items():
+                launch[name] = table.ctypes.data
+            launch["chunks"] += np.uint64(batch.first * TABLES["chunks"].itemsize)
+            launch["chunk_count"], launch["chunks_per_block"] = batch.count, share
+            library = host_kernels.build(batch.specialisation.macros(), block=BLOCK, patch=PATCH)
+            self._launches.append((library, grid, launch))
+        for _, _, launch in self._launches:
+            launch["blocks"] = sum(grid for _, grid, _ in self._launches)
+
+    def run(self) -> bool:
+        progress, revision = self._tables["progress"], self._tables["revision"]
+        if progress["prepared"][0] == revision["number"][0] and progress["fault_cohort"][0] != VALID:
+            return False
+        steps = self._tables["clocks"]["step"].copy()
+        for library, grid, launch in self._launches:
+            host_kernels.run(library, launch, grid, BLOCK)
+        return bool(np.any(self._tables["clocks"]["step"] != steps))
+
+
+def optimizer_on(backend: Any, monkeypatch: Any, make: Any, *arguments: Any, **settings: Any) -> Any:
+    """An optimizer that runs on a given backend module."""
+    monkeypatch.setattr("gpuadam.optimizer.choose_backend", lambda name, arrays: backend)
+    return make(*arguments, **settings)

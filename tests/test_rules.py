@@ -1,0 +1,235 @@
+"""The rules on the CPU against the float64 oracle, which shares no line with the package; and faults planted in them."""
+
+import dataclasses
+import math
+
+import numba
+import numpy as np
+import oracle
+import pytest
+from cases import ADAM, CASES, IDS, LR, ORACLE_LR, RMSPROP, gradients, parameters
+
+import gpuadam
+from gpuadam import cpu, rules, schedules
+from gpuadam.jit import inlined
+
+STEPS = 12
+# Relative to 1 + |value|. float64: what reordering and our exp and log may do. float32: rounding of 12 steps; the
+# smallest planted fault below is 100 times larger.
+TOLERANCE = {np.float64: 1e-13, np.float32: 5e-6}
+
+
+def error(ours, theirs):
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    return float(np.max(np.abs(ours - theirs) / (1 + np.abs(theirs))))
+
+
+def compare(case, dtype, steps=STEPS, **settings):
+    """The largest error of the parameter and of every state after some steps."""
+    reference = {name: ORACLE_LR if value is LR else value for name, value in settings.items()}
+    param, grads = parameters(70, dtype), gradients(steps, 70, dtype)
+    expected = case.oracle(param.astype(np.float64), [grad.astype(np.float64) for grad in grads], **reference)
+    optimizer = case.optimizer([param], **settings)
+    for grad in grads:
+        optimizer.step([grad])
+    state = optimizer.state_dict()["state"][0]
+    assert state["updates"] == expected.updates
+    found = {name: error(state[name], value) for name, value in expected.states.items()}
+    return max(error(param, expected.param), *found.values())
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_every_option_against_the_oracle(case, dtype):
+    assert compare(case, dtype) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("case", [ADAM[0], ADAM[-1], RMSPROP[0], RMSPROP[-1]], ids=lambda case: case.name)
+def test_a_schedule_of_the_rate_against_the_oracle(case):
+    assert compare(case, np.float64, lr=LR) < TOLERANCE[np.float64]
+
+
+def test_schedules_of_the_other_hyperparameters():
+    grads, param = gradients(STEPS, 30, np.float64), parameters(30, np.float64)
+    beta1 = schedules.polynomial_decay(0.95, 10, end_lr=0.85)
+    decay = schedules.exponential_decay(0.1, 5, 0.5)
+    eps = schedules.linear_warmup(1e-3, 10, 1e-6)
+    optimizer = gpuadam.AdamW([param], lr=0.05, betas=(beta1, 0.99), weight_decay=decay, eps=eps)
+    expected = oracle.adam(
+        param.copy(),
+        grads,
+        lr=0.05,
+        betas=(oracle.polynomial_decay(0.95, 10, end_lr=0.85), 0.99),
+        weight_decay=oracle.exponential_decay(0.1, 5, 0.5),
+        eps=oracle.linear_warmup(1e-3, 10, 1e-6),
+        decay="decoupled",
+    )
+    for grad in grads:
+        optimizer.step([grad])
+    assert error(param, expected.param) < TOLERANCE[np.float64]
+
+
+def test_tensorflow_and_keras_forms():
+    for make, reference, settings in (
+        (gpuadam.RMSprop.tensorflow, oracle.rmsprop_tensorflow1, {"decay": 0.8, "momentum": 0.9, "centered": True}),
+        (gpuadam.RMSprop.tensorflow, oracle.rmsprop_tensorflow1, {"decay": 0.9}),
+        (gpuadam.RMSprop.keras, oracle.rmsprop_keras, {"rho": 0.8, "momentum": 0.5, "centered": False}),
+        (gpuadam.RMSprop.keras, oracle.rmsprop_keras, {"rho": 0.8, "weight_decay": 0.05, "epsilon": 1e-3}),
+    ):
+        grads, param = gradients(STEPS, 30, np.float64), parameters(30, np.float64)
+        expected = reference(param.copy(), grads, lr=0.05, **settings)
+        optimizer = make([param], 0.05, **settings)
+        for grad in grads:
+            optimizer.step([grad])
+        assert error(param, expected.param) < TOLERANCE[np.float64]
+
+
+def test_the_first_step_is_exact():
+    """At k = 1 m_hat = g and v_hat = g**2, so |dp| = lr |g| / (|g| + eps)."""
+    grad = np.array([1e-3, -2.0, 1e-8, 0.0])
+    param = np.zeros(4)
+    gpuadam.Adam([param], lr=0.1).step([grad])
+    assert np.allclose(param, -0.1 * grad / (np.abs(grad) + 1e-8), rtol=1e-14, atol=0)
+
+
+def test_a_hundred_steps_of_float64_within_1e_13_of_50_digits():
+    lr = schedules.warmup_cosine_decay(0.0, 0.01, 10, 100)
+    grads = gradients(100, 6, np.float64, decades=6)
+    param = parameters(6, np.float64)
+    exact = oracle.adamw_mpmath(
+        param.copy(), grads, lr=oracle.warmup_cosine_decay(0.0, 0.01, 10, 100), weight_decay=0.01
+    )
+    optimizer = gpuadam.AdamW([param], lr=lr)
+    for grad in grads:
+        optimizer.step([grad])
+    worst = max(abs(float((ours - true) / true)) for ours, true in zip(param, exact, strict=True))
+    assert worst < 1e-13
+
+
+def test_closer_to_float64_than_the_usual_form():
+    """beta2 = 0.9999, 2,000 steps: `beta * v + (1 - beta) * g * g` in float32 is off by more than 5e-5."""
+    grads = gradients(2000, 256, np.float32, decades=0)
+    param = np.zeros(256, np.float32)
+    optimizer = gpuadam.Adam([param], betas=(0.9, 0.9999))
+    exact, usual = np.zeros(256), np.zeros(256, np.float32)
+    beta = np.float32(0.9999)
+    for grad in grads:
+        optimizer.step([grad])
+        exact += (1 - 0.9999) * (grad.astype(np.float64) ** 2 - exact)
+        usual = beta * usual + (np.float32(1) - beta) * grad * grad
+    ours = optimizer.state_dict()["state"][0]["exp_avg_sq"]
+    assert np.max(np.abs(ours / exact - 1)) < 5.3e-6 < 5e-5 < np.max(np.abs(usual / exact - 1))
+
+
+@inlined
+def no_update(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, c):
+    exp_avg = exp_avg + c.weight1 * (grad - exp_avg)
+    exp_avg_sq = exp_avg_sq + c.weight2 * (grad * grad - exp_avg_sq)
+    return param, exp_avg, exp_avg_sq, max_exp_avg_sq
+
+
+@inlined
+def state_not_written(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, c):
+    new = rules.adam(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, c)
+    return new[0], exp_avg, new[2], new[3]
+
+
+def coupled_for_decoupled(h, options):
+    return rules.adam_coefficients(h, dataclasses.replace(options, decay="coupled"))
+
+
+def no_bias_correction(h, options):
+    return rules.adam_coefficients(h, options)._replace(step_size=h["lr"], denominator_factor=1.0)
+
+
+def step_off_by_one(h, options):
+    beta1 = h["beta1"] ** (rules.updates + 1)
+    return rules.adam_coefficients(h, options)._replace(step_size=h["lr"] / (1 - beta1))
+
+
+def epsilon_misplaced(h, options):
+    return rules.adam_coefficients(h, dataclasses.replace(options, eps_placement="hat"))
+
+
+def betas_swapped(h, options):
+    return rules.adam_coefficients({**h, "beta1": h["beta2"], "beta2": h["beta1"]}, options)
+
+
+FAULTS = {
+    "no update": {"element": no_update},
+    "state not written": {"element": state_not_written},
+    "coupled for decoupled": {"coefficients": coupled_for_decoupled},
+    "no bias correction": {"coefficients": no_bias_correction},
+    "step off by one": {"coefficients": step_off_by_one},
+    "epsilon misplaced": {"coefficients": epsilon_misplaced},
+    "betas swapped": {"coefficients": betas_swapped},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults_turn_the_comparison_red(fault, monkeypatch):
+    """Each fault is at least ten times larger than the tolerance that accepts the rule."""
+    case = dataclasses.replace(ADAM[-1], options={**ADAM[-1].options, "eps": 1e-3, "weight_decay": 0.1})
+    assert compare(case, np.float32) < TOLERANCE[np.float32]
+    monkeypatch.setattr("gpuadam.algorithms.ADAM", dataclasses.replace(rules.ADAM, **FAULTS[fault]))
+    assert compare(case, np.float32) > 10 * TOLERANCE[np.float32]
+
+
+def test_a_skipped_last_element_turns_the_comparison_red(monkeypatch):
+    short = gpuadam.tables.chunk_rows
+
+    def without_the_last(tensors, numels):
+        return short(tensors, numels)[:-1]
+
+    monkeypatch.setattr("gpuadam.tables.chunk_rows", without_the_last)
+    assert compare(ADAM[-1], np.float32) > 10 * TOLERANCE[np.float32]
+
+
+def machine_code(function, signature):
+    """The LLVM of a function alone, without the wrappers through which Python would call it."""
+    compiled = numba.njit(signature, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    code = compiled.inspect_llvm(compiled.signatures[0])
+    return "\n".join(line for line in code.splitlines() if not line.startswith(("declare", "@", "!")))
+
+
+@pytest.mark.parametrize("rule", rules.RULES.values(), ids=lambda rule: rule.name)
+@pytest.mark.parametrize("present", [False, True], ids=["few states", "all states"])
+def test_no_double_in_the_machine_code_of_a_float32_rule(rule, present):
+    """A literal or a promotion in an element function would halve the speed and change the bits."""
+    from numba import float32, none, types
+
+    states = [float32 if present or i == 0 or (rule.name == "adam" and i == 1) else none for i in range(3)]
+    row = types.NamedUniTuple(float32, len(rule.row._fields), rule.row)
+    body = machine_code(rule.element, (float32, float32, *states, row))
+    assert "fmul float" in body
+    assert "double" not in body
+    assert "fpext" not in body
+
+
+def test_that_test_sees_a_double():
+    from numba import float32
+
+    assert "double" in machine_code(lambda x: x * 0.5, (float32,))
+
+
+def test_large_tensors_take_the_parallel_path_and_the_same_bits(monkeypatch):
+    numel = 3 * cpu.SERIAL_ELEMENTS + 5
+    grads = gradients(3, numel, np.float32)
+    results = []
+    for serial in (cpu.SERIAL_ELEMENTS, 1 << 60):
+        monkeypatch.setattr(cpu, "SERIAL_ELEMENTS", serial)
+        param = parameters(numel, np.float32)
+        optimizer = gpuadam.AdamW([param])
+        for grad in grads:
+            optimizer.step([grad])
+        results.append(param)
+    assert np.array_equal(*results)
+
+
+def test_rate_zero_leaves_the_parameters(monkeypatch):
+    param = parameters(100, np.float32)
+    before = param.copy()
+    optimizer = gpuadam.AdamW([param], lr=0.0)
+    optimizer.step(gradients(1, 100, np.float32))
+    assert np.array_equal(param, before)
+    assert math.isclose(optimizer.hyperparameters()[0]["lr"], 0.0)

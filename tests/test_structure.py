@@ -1,0 +1,198 @@
+"""The house: imports go down the floors, both texts know the same names, and every rule has all that it needs."""
+
+import ast
+import ctypes
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cases
+import host_kernels
+import numpy as np
+import pytest
+
+import gpuadam
+from gpuadam import nvrtc, program, rules, tables
+from gpuadam.program import Op
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "gpuadam"
+FLOORS = [
+    {"jit"},
+    {"exact_math"},
+    {"program"},
+    {"expressions", "arrays"},
+    {"compiler"},
+    {"schedules", "rules"},
+    {"tables"},
+    {"groups", "cohorts", "nvrtc"},
+    {"tensors", "state"},
+    {"cpu", "cuda"},
+    {"optimizer"},
+    {"algorithms"},
+    {"__init__"},
+    {"demo", "doctor"},
+    {"cli"},
+    {"__main__"},
+]
+# Upward imports that stand inside a function, or serve type checkers alone; each with its reason.
+ALLOWED = {
+    ("expressions", "compiler"): "calling an Expr evaluates its program",
+    ("state", "optimizer"): "the type of its argument",
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Names of the package's modules that a module imports, wherever it does so."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("gpuadam")):
+            module = (node.module or "").removeprefix("gpuadam").lstrip(".")
+            found |= {module} if module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("gpuadam.")}
+    return {name.split(".")[0] for name in found if (PACKAGE / f"{name.split('.')[0]}.py").exists()}
+
+
+def test_every_module_has_its_floor():
+    assert {path.stem for path in PACKAGE.glob("*.py")} == set().union(*FLOORS)
+
+
+def test_imports_go_down_the_floors():
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    for path in PACKAGE.glob("*.py"):
+        for name in imports(path):
+            if (path.stem, name) not in ALLOWED:
+                assert floor[name] < floor[path.stem], f"{path.stem} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("package", "modules"),
+    [("cupy", {"cuda", "doctor", "demo"}), ("numba", {"jit", "cpu", "doctor"}), ("torch", set()), ("jax", set())],
+)
+def test_who_imports_what(package, modules):
+    pattern = re.compile(rf"^\s*(?:import|from) {package}\b", re.MULTILINE)
+    assert {path.stem for path in PACKAGE.glob("*.py") if pattern.search(path.read_text())} <= modules
+
+
+def test_importing_the_package_needs_neither_cupy_nor_torch_nor_the_demo():
+    code = (
+        "import sys, gpuadam; "
+        "print([name for name in ('cupy', 'torch', 'jax', 'rich', 'matplotlib', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_exported_names_are_there():
+    assert sorted(gpuadam.__all__) == gpuadam.__all__
+    assert all(hasattr(gpuadam, name) for name in gpuadam.__all__)
+    assert all(inspect.getdoc(getattr(gpuadam, name)) for name in gpuadam.__all__)
+
+
+def functions(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            yield node, node.end_lineno - node.lineno + 1 - len((ast.get_docstring(node) or "").splitlines())
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_files_and_functions_stay_short(path):
+    assert len(path.read_text().splitlines()) <= 300
+    long = [f"{node.name}: {length}" for node, length in functions(path) if length > 40]
+    assert not long
+
+
+def test_kernel_files_stay_short():
+    assert all(len(text.splitlines()) <= 300 for text in nvrtc.sources().values())
+
+
+# ---- the two texts
+
+
+def test_opcodes_are_the_same():
+    listed = re.search(r"enum Op : int \{(.*?)\}", nvrtc.sources()["program.cuh"], re.DOTALL)
+    assert [name.strip() for name in listed[1].split(",") if name.strip()] == [op.name for op in Op]
+    assert [op.value for op in Op] == list(range(len(Op)))
+
+
+def constants(text: str) -> dict[str, int]:
+    found = re.findall(r"constexpr (?:int|double) (\w+) = ([\d. *]+);", text)
+    return {name: eval(value) for name, value in found}
+
+
+def test_constants_are_the_same():
+    ours = constants(nvrtc.sources()["tables.cuh"]) | constants(nvrtc.sources()["program.cuh"])
+    assert ours["CHUNK"] == tables.CHUNK
+    assert ours["MAX_STATES"] == tables.MAX_STATES
+    assert ours["ROW"] == tables.ROW
+    assert ours["STACK_SIZE"] == program.STACK_SIZE
+    assert ours["MAXIMUM_CYCLES"] == program.MAXIMUM_CYCLES
+    assert ours["MAX_ACCUMULATORS"] == tables.CLOCK["accumulators"].shape[0]
+
+
+@pytest.mark.parametrize("rule", rules.RULES.values(), ids=lambda rule: rule.name)
+def test_every_rule_has_all_that_it_needs(rule):
+    text = nvrtc.sources()["rules.cuh"]
+    body = re.search(rf"struct {rule.name} \{{(.*?)\n\}};", text, re.DOTALL)[1]
+    fields = [name.strip() for name in re.match(r"\s*T (.*?);", body, re.DOTALL)[1].split(",")]
+    assert fields == list(rule.row._fields), "rules.cuh lists the coefficients in another order"
+    parameters = re.search(r"void update\((.*?)\) const", body, re.DOTALL)[1]
+    names = [part.split()[-1].lstrip("&") for part in parameters.split(",")]
+    assert names == [*inspect.signature(rule.element).parameters][:-1]
+    assert len(rule.row._fields) + len(rule.hyperparameters) <= tables.ROW
+    assert any(case.name.startswith(rule.name) for case in cases.CASES), "tests/cases.py has no case of it"
+    assert f"`{rule.name}`" in (ROOT / "docs" / "rules.md").read_text(), "docs/rules.md has no row of it"
+
+
+def test_element_functions_hold_no_literal():
+    for rule in rules.RULES.values():
+        tree = ast.parse(inspect.getsource(rule.element))
+        literals = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value is not None]
+        assert not literals
+    numbers = re.sub(r"//.*", "", nvrtc.sources()["rules.cuh"])
+    assert not re.findall(r"(?<![\w])\d+(?:\.\d*)?f?(?![\w])", numbers)
+
+
+@pytest.mark.skipif(host_kernels.COMPILER is None, reason="g++ is not there to print offsetof")
+def test_struct_layouts_are_the_same(tmp_path):
+    structs = {
+        "Tensor": tables.TENSOR,
+        "Chunk": tables.CHUNK_ROW,
+        "Cohort": tables.COHORT,
+        "Clock": tables.CLOCK,
+        "Instruction": program.INSTRUCTION,
+        "Revision": tables.REVISION,
+        "Progress": tables.PROGRESS,
+        "Launch": tables.LAUNCH,
+    }
+    lines = [f'    print("{name}", "", sizeof({name}));' for name in structs]
+    for name, dtype in structs.items():
+        lines += [f'    print("{name}", "{field}", offsetof({name}, {field}));' for field in dtype.names]
+    source = tmp_path / "layout.cpp"
+    printing = 'void print(const char* s, const char* f, unsigned long n) { printf("%s.%s=%lu\\n", s, f, n); }'
+    source.write_text(
+        f'#include <cstddef>\n#include <cstdio>\n#include "tables.cuh"\n{printing}\nint main() {{\n'
+        + "\n".join(lines)
+        + "\n}\n"
+    )
+    binary = tmp_path / "layout"
+    subprocess.run(["g++", "-std=c++20", "-DBLOCK=256", f"-I{ROOT / 'kernels'}", source, "-o", binary], check=True)
+    printed = subprocess.run([binary], capture_output=True, text=True, check=True).stdout
+    expected = {f"{name}.": dtype.itemsize for name, dtype in structs.items()}
+    for name, dtype in structs.items():
+        expected |= {f"{name}.{field}": dtype.fields[field][1] for field in dtype.names}
+    assert dict(line.split("=") for line in printed.split()) == {key: str(value) for key, value in expected.items()}
+    assert ctypes.sizeof(ctypes.c_void_p) == 8
+
+
+def test_the_chunk_table_of_tensors_beyond_2_to_the_31():
+    """64-bit offsets; no memory is needed to show it."""
+    numels = np.array([2**31, 0, 2**33 + 5, 7], np.int64)
+    rows = tables.chunk_rows(np.arange(4), numels)
+    ends = (rows["index"].astype(np.int64) + 1) * tables.CHUNK
+    covered = np.minimum(ends, numels[rows["tensor"]]) - rows["index"].astype(np.int64) * tables.CHUNK
+    assert np.array_equal(np.bincount(rows["tensor"], covered, 4).astype(np.int64), numels)
+    assert covered.min() > 0
