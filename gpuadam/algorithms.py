@@ -17,14 +17,14 @@ class Adam(Optimizer):
     p = p - lr * (m / (1 - beta1**k)) / (sqrt(v / (1 - beta2**k)) + eps), k counting the updates of the tensor.
 
     Args:
-        params: List or dict of float32 or float64 arrays, or a list of groups: dicts with `params` and settings of their
-            own. They are updated in place.
+        params: List or dict of float32 or float64 arrays, or a list of groups: dicts with `params` and settings of
+            their own. They are updated in place.
         lr: Learning rate, >= 0. Every number here may be a schedule (`gpuadam.schedules`), evaluated inside the step.
         betas: Decay rates of the two moments, each in [0, 1).
         eps: Added to the denominator, >= 0; at 0 a gradient that is 0 from the start gives 0/0 = NaN.
         weight_decay: Factor of the decay, >= 0.
-        amsgrad: Divide by the largest v so far (Reddi et al. 2018): True or "raw" keeps the maximum of v (PyTorch, Keras),
-            "corrected" that of v / (1 - beta2**k) (optax).
+        amsgrad: Divide by the largest v so far (Reddi et al. 2018): True or "raw" keeps the maximum of v (PyTorch,
+            Keras), "corrected" that of v / (1 - beta2**k) (optax).
         maximize: Ascend.
         eps_placement: "outside" the root (PyTorch), "hat" (outside, before the correction: Kingma's epsilon-hat,
             TensorFlow, thinc), "inside" the root (optax's eps_root).
@@ -115,8 +115,8 @@ class AdamW(Adam):
 class RMSprop(Optimizer):
     """RMSprop: the gradient over the root of its mean square (Tieleman & Hinton 2012, lecture 6.5).
 
-    v = alpha v + (1 - alpha) g**2;  p = p - lr * g / (sqrt(v) + eps), with PyTorch's defaults; the forms of TensorFlow 1
-    and Keras are `RMSprop.tensorflow` and `RMSprop.keras`.
+    v = alpha v + (1 - alpha) g**2;  p = p - lr * g / (sqrt(v) + eps), with PyTorch's defaults; the forms of
+    TensorFlow 1 and Keras are `RMSprop.tensorflow` and `RMSprop.keras`.
 
     Args:
         params: As for `Adam`.
@@ -128,8 +128,8 @@ class RMSprop(Optimizer):
         centered: Subtract the squared mean from the mean square (Graves 2013, equation 38), clamped at 0.
         maximize: Ascend.
         eps_placement: "outside" (PyTorch) or "inside" the root (TensorFlow, Keras).
-        lr_placement: "outside" the momentum buffer (PyTorch: buffer = momentum * buffer + u, p -= lr * buffer) or "inside"
-            (TensorFlow, Keras: buffer = momentum * buffer + lr * u). They differ as soon as lr changes.
+        lr_placement: "outside" the momentum buffer (PyTorch: buffer = momentum * buffer + u, p -= lr * buffer) or
+            "inside" (TensorFlow, Keras: buffer = momentum * buffer + lr * u). They differ as soon as lr changes.
         initial_square_avg: What v starts with: 0, or TensorFlow 1's 1.
         bias_correction: Divide the averages by 1 - alpha**k, as Adam does.
         decay: As for `Adam`.

@@ -58,9 +58,9 @@ class Array:
         return self.layout is not None and layout_of(self.owner) != self.layout
 
 
-def layout_of(owner: Any) -> tuple[Any, ...] | None:
-    """Where a PyTorch tensor has its elements, and how; one that `p.data = ...` replaces is still the same object."""
-    return (owner.data_ptr(), owner.shape, owner.stride(), owner.dtype) if hasattr(owner, "data_ptr") else None
+def layout_of(tensor: Any) -> tuple[Any, ...]:
+    """Where a PyTorch tensor has its elements, and how; after `p.data = ...` it is still the same object."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def borrow(value: Any, name: str) -> Array:
@@ -95,7 +95,8 @@ def borrow(value: Any, name: str) -> Array:
         )
     check_dense(array, name)
     _check_memory(array, name)
-    array.layout = layout_of(value)
+    if hasattr(value, "data_ptr"):
+        array.layout = layout_of(value)
     return array
 
 

@@ -1,8 +1,8 @@
 """Cohorts: tensors of one group with the same history, so that one clock and one row of coefficients serve them all.
 
-At first every group is one cohort. When some of its tensors have a gradient and others have none, it splits: both halves
-go on with the clock that they had, but only one counts the update. So each tensor keeps its own update count, as in
-PyTorch, at the cost of one row for each history that there really is.
+At first every group is one cohort. When some of its tensors have a gradient and others have none, it splits: both
+halves go on with the clock that they had, but only one counts the update. So each tensor keeps its own update count, as
+in PyTorch, at the cost of one row for each history that there really is.
 """
 
 from collections.abc import Sequence

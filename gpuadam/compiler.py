@@ -150,6 +150,9 @@ def find_accumulators(roots: Sequence[Expr]) -> list[Accumulator]:
         fresh = {id(n.payload): n.payload for n in walk(waiting) if n.op is Op.ACCUMULATOR and n.payload not in found}
         found.extend(fresh.values())
         waiting = [accumulator.update for accumulator in fresh.values()]
+    if len({accumulator.name for accumulator in found}) < len(found):
+        doubled = sorted(accumulator.name for accumulator in found)
+        raise ValueError(f"the accumulators of one group need names of their own, got {doubled}")
     if len(found) > MAX_ACCUMULATORS:
         names = ", ".join(repr(accumulator.name) for accumulator in found)
         raise ValueError(f"one group may hold {MAX_ACCUMULATORS} accumulators, got {len(found)}: {names}")

@@ -128,8 +128,8 @@ def make_sweep(specialisation: Specialisation) -> Any:
             count = min((np.int64(chunks[row].index) + 1) * CHUNK, tensor.numel) - first
             row += 1
             if tensor.grad != 0:
-                own = tensor.cohort * ROW
-                rounded[:] = rows[own : own + coefficients]
+                for i in range(coefficients):
+                    rounded[i] = rows[tensor.cohort * ROW + i]
                 update(tensor, first, count, row_type(*to_fixed_tuple(rounded, coefficients)))
 
     return numba.cfunc(sweep_type, cache=True, error_model="numpy")(keyed(sweep))
@@ -159,7 +159,7 @@ def evaluate_rows(launch: Any) -> None:
     stack = np.empty(STACK_SIZE)
     progress.fault_cohort = VALID
     for i in range(revision.cohort_count):
-        begin, end = cohorts[i].evaluate_begin, cohorts[i].evaluate_end
+        begin, end = np.int64(cohorts[i].evaluate_begin), np.int64(cohorts[i].evaluate_end)
         fault = evaluate(program, begin, end, values, clocks[i], stack, rows[i * ROW : (i + 1) * ROW])
         if fault != VALID and progress.fault_cohort == VALID:
             progress.fault_cohort = i
@@ -189,7 +189,8 @@ def finish(launch_address: int) -> None:
     stack, following = np.empty(STACK_SIZE), np.empty(ROW)
     for i in range(count):
         if cohorts[i].active:
-            evaluate(program, cohorts[i].evaluate_end, cohorts[i].advance_end, values, clocks[i], stack, following)
+            begin, end = np.int64(cohorts[i].evaluate_end), np.int64(cohorts[i].advance_end)
+            evaluate(program, begin, end, values, clocks[i], stack, following)
             for j in range(cohorts[i].accumulators):
                 clocks[i].accumulators[j] = following[j]
             clocks[i].updates += 1

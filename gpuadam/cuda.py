@@ -1,6 +1,9 @@
 """The CUDA backend: kernels compiled by NVRTC, kept on disk, and launched through CuPy on its current stream."""
 
 import functools
+import threading
+import weakref
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +16,9 @@ from .tables import LAUNCH, PROGRESS, TABLES, Batch, Specialisation
 
 RING = 16  # uploads that may be under way at once
 POLL = 64  # steps between two looks at the device's progress, which are asynchronous
+Slot = tuple[Any, Any]  # pinned memory, and the event after which no copy uses it
+_retired: list[Slot] = []  # of optimizers that are gone, while a copy may still use them
+_retired_lock = threading.Lock()
 
 
 @functools.cache
@@ -47,12 +53,22 @@ def load_kernel(specialisation: Specialisation, device: int) -> Any:
         return cupy.RawModule(path=str(path)).get_function(specialisation.name)
 
 
+def new_slot(size: int) -> Slot:
+    """Pinned memory for copies. Its owner hands it to `_retired` in the end: CuPy's pool would not wait for a copy."""
+    import cupy
+
+    with _retired_lock:
+        for slot in [slot for slot in _retired if slot[1].done]:
+            _retired.remove(slot)
+    return cupy.cuda.alloc_pinned_memory(size), cupy.cuda.Event(disable_timing=True)
+
+
 class Upload:
     """A ring of pinned buffers: host bytes go to the device in stream order, and the host does not wait for them."""
 
     def __init__(self) -> None:
-        self._slots: list[tuple[Any, Any] | None] = [None] * RING
-        self._next = 0
+        self._slots: deque[Slot] = deque()
+        weakref.finalize(self, _retired.extend, self._slots)
 
     def __call__(self, target: int, source: npt.NDArray[Any], stream: Any) -> None:
         import cupy
@@ -60,18 +76,17 @@ class Upload:
         size = source.nbytes
         if not size:
             return
-        slot = self._slots[self._next]
+        slot = self._slots.popleft() if len(self._slots) == RING else None
         if slot is not None:
             slot[1].synchronize()
         if slot is None or slot[0].size() < size:
-            slot = cupy.cuda.alloc_pinned_memory(size), cupy.cuda.Event(disable_timing=True)
+            slot = new_slot(size)
         pinned, event = slot
         np.frombuffer(pinned, np.uint8, size)[:] = np.ascontiguousarray(source).view(np.uint8).ravel()
         host_to_device = cupy.cuda.runtime.memcpyHostToDevice
         cupy.cuda.runtime.memcpyAsync(target, pinned.ptr, size, host_to_device, stream.ptr)
         event.record(stream)
-        self._slots[self._next] = slot
-        self._next = (self._next + 1) % RING
+        self._slots.append(slot)
 
 
 class Tables:
@@ -83,18 +98,23 @@ class Tables:
         self._cupy = cupy
         self._device = cupy.cuda.Device(device)
         self._upload = Upload()
-        self._stream = cupy.cuda.get_current_stream()
         self._rows = {name: len(table) for name, table in tables.items()}
         with self._device:
+            self._stream = cupy.cuda.get_current_stream()
             self._tables = {name: cupy.zeros(max(table.nbytes, 1), np.uint8) for name, table in tables.items()}
             for name, table in tables.items():
                 self._upload(self._tables[name].data.ptr, table, self._stream)
             processors = self._device.attributes["MultiProcessorCount"]
             self._launches = self._plan(batches, processors, device)
+            self._look = new_slot(PROGRESS.itemsize)
+            self._stream.synchronize()
+        weakref.finalize(self, _retired.append, self._look)
+        self._is_looking = False
+        self._is_settled = True  # no stream has anything to do for this optimizer
+        self._graph_stream: Any = None  # the one on which a step was captured last; its graph is expected to run there
         self._revision = 1
         self._runs = 0
         self._seen = np.zeros(1, PROGRESS)
-        self._look: tuple[Any, Any] | None = None
 
     def _plan(self, batches: Sequence[Batch], processors: int, device: int) -> list[tuple[Any, int, npt.NDArray[Any]]]:
         """Kernel, grid and argument of each launch."""
@@ -112,47 +132,74 @@ class Tables:
             launch["blocks"] = sum(grid for _, grid, _ in plans)
         return plans
 
-    def _current_stream(self) -> Any:
-        """CuPy's current stream; if it is another one than before, it waits for what the other has still to do."""
+    def _enter(self, stream: Any) -> None:
+        """Let a stream wait for what others have still to do for this optimizer."""
+        for other in (self._stream, self._graph_stream):
+            if other is not None and other.ptr != stream.ptr and not other.is_capturing():
+                stream.wait_event(other.record())
+        self._stream = stream
+
+    def _leave(self, stream: Any) -> None:
+        """Let graphs that hold a step wait for what was just given to another stream."""
+        graphs = self._graph_stream
+        if graphs is not None and graphs.ptr != stream.ptr and not graphs.is_capturing():
+            graphs.wait_event(stream.record())
+
+    def _enter_capture(self, stream: Any) -> None:
+        """A graph cannot wait for what was given to other streams before: all of it must be over."""
+        ours = {other.ptr for other in (self._stream, self._graph_stream) if other is not None}
+        if stream.ptr not in ours and not self._is_settled:
+            raise RuntimeError(
+                "this stream is being captured, but the steps before went to another one, for which a graph cannot "
+                "wait: call hyperparameters(), which waits for the device, before the capture"
+            )
+        self._graph_stream = stream
+
+    def _enter_current(self) -> Any:
+        """CuPy's current stream, for a copy; it must not become part of a graph, which would repeat it."""
         stream = self._cupy.cuda.get_current_stream()
-        if stream.ptr != self._stream.ptr:
-            if not stream.is_capturing():
-                stream.wait_event(self._stream.record())
-            self._stream = stream
+        if stream.is_capturing():
+            raise RuntimeError(
+                "the stream is being captured, so the tables can be neither changed nor read: bind the gradients, and "
+                "set what is to be set, before the capture; then capture step()"
+            )
+        self._enter(stream)
         return stream
 
     def require_writable(self) -> None:
-        """Raise while the stream is being captured: an upload would become part of the graph and be replayed."""
-        if self._cupy.cuda.get_current_stream().is_capturing():
-            raise RuntimeError(
-                "the stream is being captured and the tables would have to change: bind the gradients, and set what is to be "
-                "set, before the capture; then capture step()"
-            )
+        """Raise while the stream is being captured; from here on, what it does comes after all that was launched."""
+        with self._device:
+            self._enter_current()
 
     def upload(self, name: str, first: int, rows: npt.NDArray[Any]) -> None:
         """Rewrite rows of a table from `first` on, in stream order."""
-        self.require_writable()
-        dtype = TABLES[name]
         if first + len(rows) > self._rows[name]:
             raise RuntimeError(f"the table {name!r} has room for {self._rows[name]} rows, not for {first + len(rows)}")
-        if name == "revision":
-            self._revision = int(rows["number"][0])
         with self._device:
-            self._upload(self._tables[name].data.ptr + first * dtype.itemsize, rows, self._current_stream())
+            stream = self._enter_current()
+            if name == "revision":
+                self._revision = int(rows["number"][0])
+            self._upload(self._tables[name].data.ptr + first * TABLES[name].itemsize, rows, stream)
+            self._leave(stream)
+            if self._is_settled:
+                stream.synchronize()  # it stays so up to the first step: a capture may follow on any stream
 
     def copy_clock(self, source: int, target: int) -> None:
         """Give a new cohort the clock of the one from which it splits, on the device."""
-        size = TABLES["clocks"].itemsize
+        runtime = self._cupy.cuda.runtime
+        clocks, size = self._tables["clocks"].data.ptr, TABLES["clocks"].itemsize
         with self._device:
-            self._current_stream()
-            clocks = self._tables["clocks"]
-            clocks[target * size : (target + 1) * size] = clocks[source * size : (source + 1) * size]
+            stream = self._enter_current()
+            places = clocks + target * size, clocks + source * size
+            runtime.memcpyAsync(*places, size, runtime.memcpyDeviceToDevice, stream.ptr)
+            self._leave(stream)
 
     def download(self, name: str) -> npt.NDArray[Any]:
         """A table as it is when all that was launched has ended."""
         with self._device:
-            self._current_stream()
+            self._enter_current()
             raw = self._tables[name].get()
+        self._is_settled = True
         dtype = TABLES[name]
         table = raw[: self._rows[name] * dtype.itemsize].view(dtype.base)
         return table.reshape(-1, *dtype.shape)  # type: ignore[no-any-return]
@@ -160,30 +207,33 @@ class Tables:
     def run(self) -> bool:
         """One step. Returns False once the device is known to hold the steps: then nothing was launched."""
         with self._device:
-            stream = self._current_stream()
-            if self._is_held(stream):
-                return False
+            stream = self._cupy.cuda.get_current_stream()
+            is_capturing = stream.is_capturing()
+            if is_capturing:
+                self._enter_capture(stream)
+            else:
+                self._enter(stream)
+                if self._is_held(stream):
+                    return False
+            self._is_settled = False
             for kernel, grid, launch in self._launches:
                 kernel((grid,), (BLOCK,), (launch,))
+            if not is_capturing:
+                self._leave(stream)
         return True
 
     def _is_held(self, stream: Any) -> bool:
         """Look at the copy of the progress that was asked for some steps ago, and ask for another; never wait."""
-        if stream.is_capturing():
-            return False
-        runtime = self._cupy.cuda.runtime
-        if self._look is not None and self._look[1].done:
-            self._seen = np.frombuffer(self._look[0], PROGRESS, 1).copy()
-            self._look = None
-        if self._look is None and self._runs % POLL == POLL - 1:
-            pinned, event = (
-                self._cupy.cuda.alloc_pinned_memory(PROGRESS.itemsize),
-                self._cupy.cuda.Event(disable_timing=True),
-            )
+        pinned, event = self._look
+        if self._is_looking and event.done:
+            self._seen = np.frombuffer(pinned, PROGRESS, 1).copy()
+            self._is_looking = False
+        if not self._is_looking and self._runs % POLL == POLL - 1:
+            runtime = self._cupy.cuda.runtime
             source = self._tables["progress"].data.ptr
             runtime.memcpyAsync(pinned.ptr, source, PROGRESS.itemsize, runtime.memcpyDeviceToHost, stream.ptr)
             event.record(stream)
-            self._look = pinned, event
+            self._is_looking = True
         self._runs += 1
         return bool(self._seen["prepared"][0] == self._revision and self._seen["fault_cohort"][0] != VALID)
 

@@ -2,8 +2,7 @@
 
 Built from + - * /, square root, floor, comparisons, integers and bit casts alone: IEEE 754 defines these to the last
 bit, whereas one library's exp differs from the next one's. The text is that of `kernels/exact_math.cuh` line for line,
-and compiled without fused multiply-add: edit both together. A `Pair` is a number of twice the precision: hi + lo, not
-evaluated, with lo below the last bit of hi. Errors are in ulp of the exact result, over the whole range.
+and compiled without fused multiply-add: edit both together. Errors are in ulp of the exact result, over all the range.
 """
 
 from math import copysign, fabs, inf, nan, sqrt
@@ -21,6 +20,8 @@ HALF_PI_LO = 6.123233995736766e-17
 
 
 class Pair(NamedTuple):
+    """A number of twice the precision: hi + lo, not evaluated, with lo below the last bit of hi."""
+
     hi: float
     lo: float
 

@@ -69,7 +69,7 @@ class Expr:
     def __repr__(self) -> str:
         if self.op is Op.VALUE:
             return repr(self.payload)
-        inner = ", ".join(map(repr, self.operands))
+        inner = ", ".join("..." if operand.operands else repr(operand) for operand in self.operands)
         return f"{self.op.name.lower()}({inner})" if inner else self.op.name.lower()
 
     def __add__(self, other: Scalar) -> "Expr":
@@ -242,7 +242,7 @@ acos = _function(Op.ACOS, "The arc cosine.")
 
 
 def cycle(position: Scalar, first: Number, multiplier: Number = 1) -> tuple[Expr, Expr]:
-    """Number of the cycle (0 first) and the part of it that is done, in [0, 1).
+    """Number of the cycle (0 first) and the part of it that is done: in [0, 1), up to rounding of fractional lengths.
 
     Boundaries are found by an exact floor division (multiplier 1) or by repeated addition, never by a logarithm, which
     is wrong at boundaries even in double.

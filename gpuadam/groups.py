@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
@@ -10,18 +10,8 @@ from .arrays import Array, borrow
 from .compiler import Output
 from .expressions import Expr, Parameter, as_expr, as_number
 from .program import Op
-from .rules import Rule
+from .rules import FINITE, Range, Rule
 from .tables import DTYPES, Specialisation
-
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "amsgrad": (False, True, "raw", "corrected"),
-    "eps_placement": ("outside", "hat", "inside"),
-    "lr_placement": ("outside", "inside"),
-    "decay": ("coupled", "decoupled", "scheduled"),
-    "maximize": (False, True),
-    "centered": (False, True),
-    "bias_correction": (False, True),
-}
 
 
 @dataclass
@@ -58,9 +48,9 @@ def read_groups(params: Any, rule: Rule, settings: Mapping[str, Any], options: A
         own = dict(member)
         names, arrays = _read_arrays(own.pop("params", None), index, first)
         values = {**settings, **own}
-        unknown = sorted(set(own) - set(settings) - {field.name for field in fields(options)})
+        allowed = sorted({*settings, *(field.name for field in fields(options))})
+        unknown = [name for name in own if name not in allowed]
         if unknown:
-            allowed = sorted({*settings, *(field.name for field in fields(options))})
             raise ValueError(f"group {index} has the unknown setting {unknown[0]!r}; allowed are params and {allowed}")
         group_options = read_options(options, {name: own[name] for name in own if name not in settings}, index)
         group = Group(index, names, arrays, {}, group_options)
@@ -92,9 +82,12 @@ def _read_arrays(params: Any, index: int, first: int) -> tuple[list[Any], list[A
         raise ValueError(f"group {index} has no entry 'params'")
     if isinstance(params, Mapping):
         pairs = list(params.items())
+    elif hasattr(params, "__dlpack__"):
+        pairs = [(first, params)]
+    elif isinstance(params, str) or not hasattr(params, "__iter__"):
+        raise TypeError(f"params of group {index} must be a list or dict of arrays, got {type(params).__name__}")
     else:
-        listed = [params] if hasattr(params, "__dlpack__") or isinstance(params, np.ndarray) else list(params)
-        pairs = list(enumerate(listed, first))
+        pairs = list(enumerate(params, first))
     arrays = [borrow(value, name_tensor("parameter", name)) for name, value in pairs]
     for (name, _), array in zip(pairs, arrays, strict=True):
         check_param(array, name_tensor("parameter", name))
@@ -125,7 +118,8 @@ def check_gradient(grad: Array, param: Array, name: str) -> None:
         raise ValueError(f"{name} lies on {grad.device}, its parameter on {param.device}; nothing is copied in silence")
     if any(a != b for a, b, n in zip(grad.strides, param.strides, param.shape, strict=True) if n > 1) and param.numel:
         raise ValueError(
-            f"{name} has strides {grad.strides} bytes, its parameter {param.strides}; allowed is the same order of elements"
+            f"{name} has strides {grad.strides} bytes, its parameter {param.strides}; allowed is the same order of "
+            "elements"
         )
 
 
@@ -143,11 +137,21 @@ def _check_names(groups: Sequence[Group]) -> None:
 def read_options(options: Any, own: Mapping[str, Any], index: int) -> Any:
     """The options of one group: the constructor's, with its own in their place."""
     changed = replace(options, **own)
-    for field in fields(changed):
-        value = getattr(changed, field.name)
-        if field.name in CHOICES and value not in CHOICES[field.name]:
-            raise ValueError(f"{field.name} of group {index} is {value!r}; allowed are {CHOICES[field.name]}")
+    for name, kind in get_type_hints(type(options)).items():
+        value = getattr(changed, name)
+        allowed = (False, True) if kind is bool else get_args(kind)
+        if kind is float:
+            check_range(value, FINITE, f"{name} of group {index}")
+        elif not isinstance(value, bool | np.bool_ | str) or value not in allowed:
+            raise ValueError(f"{name} of group {index} is {value!r}; allowed are {allowed}")
     return changed
+
+
+def check_range(value: Any, allowed: Range, title: str) -> float:
+    number = as_number(value, title)
+    if not allowed.low <= number <= allowed.high:
+        raise ValueError(f"{title} is {number!r}; allowed is {allowed.text}")
+    return number
 
 
 def read_hyperparameters(rule: Rule, group: Group, settings: Mapping[str, Any]) -> dict[str, Expr]:
@@ -161,12 +165,9 @@ def split_betas(settings: Mapping[str, Any], group: Group) -> Iterator[tuple[str
         if name != "betas":
             yield name, value
             continue
-        try:
-            beta1, beta2 = value
-        except (TypeError, ValueError):
-            raise ValueError(f"{group.describe(name)} must be two values, beta1 and beta2, got {value!r}") from None
-        yield "beta1", beta1
-        yield "beta2", beta2
+        if not isinstance(value, tuple | list) or len(value) != 2:
+            raise ValueError(f"{group.describe(name)} must be a tuple of two, beta1 and beta2, got {value!r}")
+        yield from zip(("beta1", "beta2"), value, strict=True)
 
 
 def read_hyperparameter(rule: Rule, group: Group, name: str, value: Any) -> Expr:
@@ -174,10 +175,8 @@ def read_hyperparameter(rule: Rule, group: Group, name: str, value: Any) -> Expr
         raise ValueError(f"{rule.name} has no hyperparameter {name!r}; allowed are {sorted(rule.hyperparameters)}")
     if isinstance(value, Expr) or callable(value):
         return as_expr(value, group.describe(name))
-    number = as_number(value, group.describe(name))
-    low, high, text = rule.hyperparameters[name]
-    if not low <= number <= high:
-        raise ValueError(f"{group.describe(name)} is {number!r}; allowed is {text}, or a schedule")
+    allowed = rule.hyperparameters[name]
+    number = check_range(value, allowed._replace(text=f"{allowed.text}, or a schedule"), group.describe(name))
     if name == "eps" and number > 0 and np.float32(number) == 0 and any(a.dtype == np.float32 for a in group.arrays):
         raise ValueError(f"{group.describe(name)} is {number!r}, which is 0 in float32; allowed is 0 or >= 1.4e-45")
     return Expr(Op.VALUE, payload=Parameter(group.describe(name), number, is_named=False))
@@ -189,8 +188,8 @@ def changed_hyperparameters(rule: Rule, group: Group, settings: Mapping[str, Any
     missing = sorted(group.absent - group.options.absent_states(changed))
     if missing:
         raise ValueError(
-            f"group {group.index} was made without the state {missing[0]!r}, which {', '.join(settings)} would need: give the "
-            "constructor a value other than 0, or a schedule"
+            f"group {group.index} was made without the state {missing[0]!r}, which {', '.join(settings)} would need: "
+            "give the constructor a value other than 0, or a schedule"
         )
     return changed
 

@@ -53,7 +53,7 @@ def compiled(*signature: Any, **options: Any) -> Callable[[F], F]:
 def pointer(typing_context: Any, address: Any, dtype: Any) -> Any:
     """The address (int64) as a pointer to elements of `dtype`, for `numba.carray`."""
     element = getattr(dtype, "dtype", dtype)
-    signature = types.CPointer(element)(address, dtype)  # type: ignore[attr-defined]
+    signature = types.CPointer(element)(address, dtype)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))

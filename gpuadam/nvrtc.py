@@ -1,13 +1,14 @@
 """CUDA sources -> machine code: NVRTC, one function for product and tests, and a cache on disk.
 
-CuPy's own compile calls would force `-ftz=true`, and ask the driver; its low-level binding does neither, so the same code
-compiles where there is no GPU.
+CuPy's own compile calls would force `-ftz=true`, and ask the driver; its low-level binding does neither, so the same
+code compiles where there is no GPU.
 """
 
 import functools
 import hashlib
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def load_nvrtc() -> Any:
         nvrtc.getVersion()
     except Exception as error:  # CuPy raises what its platform's loader raises
         raise KernelCompileError(
-            f"NVRTC is not to be had ({type(error).__name__}: {error}): pip install 'gpuadam[cuda13]' or 'gpuadam[cuda12]'"
+            f"NVRTC is not to be had ({type(error).__name__}: {error}): "
+            "pip install 'gpuadam[cuda13]' or 'gpuadam[cuda12]'"
         ) from error
     return nvrtc
 
@@ -100,15 +102,25 @@ def cache_folder() -> Path:
 
 
 def cubin_path(specialisation: Specialisation, architecture: int) -> Path:
-    """The kernel as a file; compiled only if no file was made of this very source, with these options, by this NVRTC."""
+    """The kernel as a file, compiled unless there is one of this very source, these options and this NVRTC."""
     digest = hashlib.sha256()
     for part in (*sources().items(), options(specialisation, architecture), load_nvrtc().getVersion()):
         digest.update(repr(part).encode())
     path = cache_folder() / f"{specialisation.name}-sm_{architecture}-{digest.hexdigest()[:32]}.cubin"
-    if not path.exists():
-        cubin, _ = compile_kernel(specialisation, architecture)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_bytes(cubin)
-        os.replace(unfinished, path)
+    try:
+        if not path.exists():
+            keep(path, compile_kernel(specialisation, architecture)[0])
+    except OSError as error:
+        raise KernelCompileError(
+            f"the compiled kernel cannot be kept as {path} ({error}): set GPUADAM_CACHE_DIR to a folder to write to"
+        ) from error
     return path
+
+
+def keep(path: Path, content: bytes) -> None:
+    """Write a file so that nobody sees it unfinished, whoever else may be making the same one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        unfinished = Path(folder) / path.name
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)

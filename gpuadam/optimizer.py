@@ -3,6 +3,7 @@
 import threading
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +13,7 @@ from . import cpu, groups, state
 from .arrays import Array, flushes_subnormals
 from .cohorts import Cohorts
 from .compiler import Program, run_section
-from .expressions import as_number
+from .expressions import Expr, as_number
 from .program import VALID
 from .rules import Rule
 from .tables import REVISION, Specialisation, make_batches, make_tables
@@ -29,8 +30,8 @@ class Optimizer:
     `Adam`, `AdamW` and `RMSprop` are made of it; it holds what they share.
 
     Args:
-        params: List or dict of arrays (NumPy, CuPy, or any with DLPack or the CUDA array interface), or a list of groups:
-            dicts with `params` and settings of their own. float32 or float64, any shape; updated in place.
+        params: List or dict of arrays (NumPy, CuPy, or any with DLPack or the CUDA array interface), or a list of
+            groups: dicts with `params` and settings of their own. float32 or float64, any shape; updated in place.
         rule: What is done to an element.
         settings: Hyperparameters under their public names (`lr`, `betas`, ...): numbers or schedules.
         options: The options of the rule.
@@ -47,10 +48,10 @@ class Optimizer:
         self._backend = choose_backend(backend, [array for group in self._groups for array in group.arrays])
         if self._backend is cpu and flushes_subnormals() and not allow_flush:
             raise RuntimeError(
-                "this thread flushes subnormal numbers to zero (torch.set_flush_denormal?), so results would differ from "
-                "a GPU's; turn that off, or go on with allow_flush=True"
+                "this thread flushes subnormal numbers to zero (torch.set_flush_denormal?), so results would differ "
+                "from a GPU's; turn that off, or go on with allow_flush=True"
             )
-        self._program = self._compile()
+        self._program = compile_groups(rule, self._groups)
         self._check_first_step()
         self._tensors = Tensors(rule, self._groups, self._backend)
         self._cohorts = Cohorts(self._tensors.group_of, len(self._groups))
@@ -59,6 +60,7 @@ class Optimizer:
         cohorts = self._cohorts.rows(self._program.sections)
         tables = make_tables(self._tensors.rows(self._cohorts.of), chunks, cohorts, self._program)
         self._revision = 1
+        self._room = {name: len(tables[name]) for name in ("program", "values")}
         self._tables = self._backend.Tables(tables, batches, self._tensors.device())
 
     def step(self, grads: Any = None) -> None:
@@ -85,9 +87,9 @@ class Optimizer:
         """Take gradients for this and the following steps; each step reads them where they lie.
 
         Args:
-            grads: List in the order of the parameters (group after group), or a dict with their keys: arrays of the shape,
-                dtype, device and order of elements of their parameter. None, or a key that is missing: that tensor rests;
-                its schedules go on, its own count of updates (bias correction) does not.
+            grads: List in the order of the parameters (group after group), or a dict with their keys: arrays of the
+                shape, dtype, device and order of elements of their parameter. None, or a key that is missing: that
+                tensor rests; its schedules go on, its own count of updates (bias correction) does not.
 
         Raises:
             TypeError, ValueError: A gradient does not fit its parameter; the gradients before stay in force.
@@ -112,12 +114,6 @@ class Optimizer:
         self._revision += 1
         self._tables.upload("revision", 0, np.array([(self._revision, len(self._cohorts), 0)], REVISION))
 
-    def _compile(self) -> Program:
-        program = Program()
-        for group in self._groups:
-            program.add(groups.outputs(self.rule, group))
-        return program
-
     def _check_first_step(self) -> None:
         for group, section in zip(self._groups, self._program.sections, strict=True):
             clock = section.new_clock()
@@ -135,8 +131,8 @@ class Optimizer:
         index, output = self._program.sections[group].guards[instruction]
         text = self.rule.hyperparameters[output.name].text
         return ScheduleError(
-            f"{output.name} of group {group} would be {float(row[index])!r} at step {step}; allowed is {text}. The step is held: "
-            "nothing was written, and no counter moved"
+            f"{output.name} of group {group} would be {float(row[index])!r} at step {step}; allowed is {text}. "
+            "The step is held: nothing was written, and no counter moved"
         )
 
     def _fault(self) -> ScheduleError:
@@ -172,21 +168,31 @@ class Optimizer:
             **settings: `lr`, `betas`, ...: numbers or schedules.
 
         Raises:
-            TypeError, ValueError: A value out of range, or one that needs a state that the constructor left out; then
-                nothing is changed.
+            TypeError, ValueError: A value out of range, one that needs a state that the constructor left out, or
+                schedules that the tables have no room for; then nothing is changed.
         """
         with self._lock:
             chosen = self._groups if group is None else [self._groups[as_index(group, len(self._groups))]]
-            new = [groups.changed_hyperparameters(self.rule, member, settings) for member in chosen]
-            self._tables.require_writable()
-            for member, hyperparameters in zip(chosen, new, strict=True):
-                member.hyperparameters = hyperparameters
-            self._install(self._compile())
+            changed = {member.index: groups.changed_hyperparameters(self.rule, member, settings) for member in chosen}
+            self._install(*self._prepare(changed))
 
-    def _install(self, program: Program) -> None:
-        program.keep_values(self._program)
+    def _prepare(self, changed: Mapping[int, dict[str, Expr]]) -> tuple[list[groups.Group], Program]:
+        """The groups with other hyperparameters and their program, checked; nothing is in force yet."""
+        own = [replace(g, hyperparameters=changed.get(g.index, g.hyperparameters)) for g in self._groups]
+        program = compile_groups(self.rule, own, self._program)
+        for name, needed in (("program", len(program.code)), ("values", len(program.pool.values))):
+            if needed > self._room[name]:
+                raise ValueError(
+                    f"the schedules need {needed} rows of the table {name!r}, which has room for {self._room[name]}: "
+                    "give them to a new optimizer, and load this one's state_dict into it"
+                )
+        self._tables.require_writable()
+        return own, program
+
+    def _install(self, own: list[groups.Group], program: Program) -> None:
+        """Put in force what was prepared."""
         state.carry_accumulators(self._tables, self._cohorts, self._program, program)
-        self._program = program
+        self._groups, self._program = own, program
         self._tables.upload("program", 0, program.instructions())
         self._tables.upload("values", 0, program.values())
         self._tables.upload("cohorts", 0, self._cohorts.rows(program.sections))
@@ -232,6 +238,21 @@ class Optimizer:
         """
         with self._lock:
             state.restore(self, state_dict, hyperparameters)
+
+
+def compile_groups(rule: Rule, own: list[groups.Group], old: Program | None = None) -> Program:
+    """The program of all groups; what it shares with an older one keeps the values that it has there."""
+    program = Program()
+    for group in own:
+        program.add(groups.outputs(rule, group))
+    if old is not None:
+        program.keep_values(old)
+    values = program.named_parameters()
+    for parameter, slot in program.pool.parameters.items():
+        both = program.pool.values[slot], values.get(parameter.name)
+        if parameter.is_named and repr(both[0]) != repr(both[1]):
+            raise ValueError(f"the parameter {parameter.name!r} has two values, {both}; a name stands for one number")
+    return program
 
 
 def as_index(group: Any, count: int) -> int:

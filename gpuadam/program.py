@@ -1,8 +1,9 @@
 """Programs: what depends on the step alone, as data, and the stack machine that evaluates it (twin of program.cuh).
 
-A program is a row of instructions in postfix order over a pool of doubles. It reads the pool (constants, hyperparameters
-and named parameters alike), the counters of one clock and its accumulators, and writes a row of outputs. Nothing in it
-can fail: whatever is wrong comes out as NaN and is caught by the REQUIRE that guards every hyperparameter.
+A program is a row of instructions in postfix order over a pool of doubles. It reads the pool (constants,
+hyperparameters and named parameters alike), the counters of one clock and its accumulators, and writes a row of
+outputs. Nothing in it can fail: whatever is wrong comes out as NaN and is caught by the REQUIRE that guards every
+hyperparameter.
 """
 
 import enum
@@ -52,7 +53,7 @@ class Op(enum.IntEnum):
     EQUAL = enum.auto()
     WHERE = enum.auto()  # otherwise, value, condition -> value if condition else otherwise
     CYCLE_INDEX = enum.auto()  # step, first length, multiplier -> number of the cycle
-    CYCLE_FRACTION = enum.auto()  # step, first length, multiplier -> part of the cycle that is done, in [0, 1)
+    CYCLE_FRACTION = enum.auto()  # step, first length, multiplier -> part of the cycle that is done
     TABLE = enum.auto()  # index -> entry of the table at values[argument], its length first
     OUTPUT = enum.auto()  # outputs[argument] = pop
     REQUIRE = enum.auto()  # top, which stays, must lie in [values[argument], values[argument + 1]]
@@ -85,7 +86,9 @@ def cycle(step: float, first: float, multiplier: float, fraction: bool) -> float
             begin += length
             length *= multiplier
             index += 1.0
-    return (step - begin) / length if fraction else index
+    if not fraction:
+        return index
+    return minimum(maximum((step - begin) / length, 0.0), 1.0)  # fractional lengths round
 
 
 @inlined

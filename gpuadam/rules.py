@@ -45,8 +45,8 @@ def bias_correction(beta: Expr) -> Expr:
 def weight_decays(h: Hyperparameters, decay: Decay) -> tuple[Expr, Expr]:
     """The factor of the parameter in the gradient (coupled: L2), and the one that shrinks it directly.
 
-    Decoupled decay is lr * weight_decay (PyTorch, Keras, optax); a scheduled one is weight_decay as it stands, a schedule
-    of its own (Loshchilov & Hutter 2019, Algorithm 2, where it is eta * lambda).
+    Decoupled decay is lr * weight_decay (PyTorch, Keras, optax); a scheduled one is weight_decay as it stands, a
+    schedule of its own (Loshchilov & Hutter 2019, Algorithm 2, where it is eta * lambda).
     """
     none = as_expr(0.0)
     if decay == "coupled":
@@ -107,8 +107,8 @@ def adam_coefficients(h: Hyperparameters, options: AdamOptions) -> AdamCoefficie
     """Coefficients of Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019) and AMSGrad (Reddi et al. 2018).
 
     With c2 = 1 - beta2**k, the denominator is sqrt(v/c2) + eps (PyTorch), sqrt(v/c2) + eps/sqrt(c2) (epsilon-hat:
-    Kingma's last lines of section 2, TensorFlow) or sqrt(v/c2 + eps) (optax's eps_root). AMSGrad keeps the maximum of the
-    raw v (PyTorch, Keras) or of v/c2 (optax), which then needs no correction.
+    Kingma's last lines of section 2, TensorFlow) or sqrt(v/c2 + eps) (optax's eps_root). AMSGrad keeps the maximum of
+    the raw v (PyTorch, Keras) or of v/c2 (optax), which then needs no correction.
     """
     correction = bias_correction(h["beta2"])
     is_corrected = options.amsgrad == "corrected"

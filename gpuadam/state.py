@@ -1,13 +1,14 @@
 """The state of an optimizer as plain arrays and numbers, and its way back: all of it, or nothing."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .cohorts import Cohorts
 from .compiler import CLOCK, Program, Section
-from .expressions import Parameter
+from .expressions import Parameter, as_number
+from .groups import changed_hyperparameters, read_hyperparameter
 
 if TYPE_CHECKING:
     from .optimizer import Optimizer
@@ -68,29 +69,26 @@ def collect(optimizer: "Optimizer") -> dict[str, Any]:
 
 
 def restore(optimizer: "Optimizer", saved: Mapping[str, Any], hyperparameters: bool) -> None:
-    found = list(differences(optimizer, saved))
+    found = list(differences(optimizer, saved, hyperparameters))
     if found:
         raise ValueError("this state does not fit the optimizer, and nothing was changed:\n- " + "\n- ".join(found))
-    optimizer._tables.require_writable()
+    changed = {}
+    for group, values in zip(optimizer._groups, saved["groups"], strict=True) if hyperparameters else ():
+        settings = {name: values[name] for name in numbers(group.hyperparameters, optimizer._program)}
+        changed[group.index] = changed_hyperparameters(optimizer.rule, group, settings)
+    groups, program = optimizer._prepare(changed)
+    for name, value in saved["parameters"].items():
+        program.set_parameter(name, float(value))
     for own, name in zip(optimizer._tensors.states, optimizer._tensors.names, strict=True):
         for state, array in own.items():
             if array is not None:
-                optimizer._backend.overwrite(array, saved["state"][name][state])
-    for name, value in saved["parameters"].items():
-        optimizer._program.set_parameter(name, float(value))
-    if hyperparameters:
-        for group, values in zip(optimizer._groups, saved["groups"], strict=True):
-            own = numbers(group.hyperparameters, optimizer._program)
-            for name in own:
-                optimizer._program.pool.values[
-                    optimizer._program.pool.parameters[group.hyperparameters[name].payload]
-                ] = values[name]
+                optimizer._backend.overwrite(array, np.asarray(saved["state"][name][state]))
     clocks = _restore_clocks(optimizer, saved)
     optimizer._tables.upload("clocks", 0, clocks)
     for source, target in optimizer._cohorts.activate(optimizer._tensors.present()):
         optimizer._tables.copy_clock(source, target)
     optimizer._tables.upload("tensors", 0, optimizer._tensors.rows(optimizer._cohorts.of))
-    optimizer._install(optimizer._program)
+    optimizer._install(groups, program)
 
 
 def _restore_clocks(optimizer: "Optimizer", saved: Mapping[str, Any]) -> Any:
@@ -112,40 +110,83 @@ def _restore_clocks(optimizer: "Optimizer", saved: Mapping[str, Any]) -> Any:
     return np.array(clocks, CLOCK)
 
 
-def differences(optimizer: "Optimizer", saved: Any) -> Iterator[str]:
+def differences(optimizer: "Optimizer", saved: Any, hyperparameters: bool) -> Iterator[str]:
     """Everything in which a saved state differs from what this optimizer can take up."""
-    if not isinstance(saved, Mapping):
-        yield f"it is a {type(saved).__name__}; allowed is the dict that state_dict gave"
-        return
-    missing = sorted({"format_version", "rule", "groups", "state", "parameters"} - set(saved))
-    if missing:
-        yield f"it has no entry {missing[0]!r}; it is not what state_dict gave"
-        return
-    if saved["format_version"] != FORMAT_VERSION:
-        yield f"its format version is {saved['format_version']!r}; allowed is {FORMAT_VERSION}"
+    malformed = list(_malformations(saved))
+    yield from malformed
+    if malformed:
         return
     if saved["rule"] != optimizer.rule.name:
         yield f"it is of the rule {saved['rule']!r}, this optimizer is {optimizer.rule.name!r}"
     if len(saved["groups"]) != len(optimizer._groups):
         yield f"it has {len(saved['groups'])} groups, this optimizer has {len(optimizer._groups)}"
-    for group, own in zip(saved["groups"], optimizer._program.sections, strict=False):
-        yield from _clock_differences("a group", group, own)
-    if set(saved["parameters"]) != set(optimizer.parameters()):
-        yield f"its named parameters are {sorted(saved['parameters'])}, this optimizer's {sorted(optimizer.parameters())}"
-    for name in [name for name in saved["state"] if name not in set(optimizer._tensors.names)]:
+    for index, (group, own) in enumerate(zip(saved["groups"], optimizer._program.sections, strict=False)):
+        yield from _clock_differences(f"group {index}", group, own)
+        if hyperparameters and isinstance(group, Mapping):
+            yield from _hyperparameter_differences(optimizer, index, group)
+    given, own_parameters = set(saved["parameters"]), set(optimizer.parameters())
+    if given != own_parameters:
+        yield f"its named parameters are {_listed(given)}, this optimizer's {_listed(own_parameters)}"
+    yield from _number_differences(saved["parameters"], "the parameter")
+    known = set(optimizer._tensors.names)
+    for name in [name for name in saved["state"] if name not in known]:
         yield f"it has the tensor {name!r}, which this optimizer has not"
     for index, name in enumerate(optimizer._tensors.names):
         yield from _tensor_differences(optimizer, index, name, saved["state"].get(name))
 
 
-def _clock_differences(title: str, saved: Mapping[str, Any], section: Section) -> Iterator[str]:
+def _malformations(saved: Any) -> Iterator[str]:
+    """What keeps a saved state from being compared at all."""
+    if not isinstance(saved, Mapping):
+        yield f"it is a {type(saved).__name__}; allowed is the dict that state_dict gave"
+        return
+    kinds = {"format_version": int, "rule": str, "groups": list | tuple, "state": Mapping, "parameters": Mapping}
+    for name, kind in kinds.items():
+        if name not in saved:
+            yield f"it has no entry {name!r}; it is not what state_dict gave"
+        elif not isinstance(saved[name], kind):
+            yield f"its entry {name!r} is a {type(saved[name]).__name__}; it is not what state_dict gave"
+        elif name == "format_version" and saved[name] != FORMAT_VERSION:
+            yield f"its format version is {saved[name]!r}; allowed is {FORMAT_VERSION}"
+
+
+def _listed(names: Iterable[Any]) -> list[Any]:
+    return sorted(names, key=str)
+
+
+def _number_differences(values: Mapping[Any, Any], kind: str) -> Iterator[str]:
+    for name, value in values.items():
+        try:
+            as_number(value, f"{kind} {name!r}")
+        except (TypeError, OverflowError) as error:
+            yield str(error)
+
+
+def _hyperparameter_differences(optimizer: "Optimizer", index: int, saved: Mapping[str, Any]) -> Iterator[str]:
+    group = optimizer._groups[index]
+    for name in numbers(group.hyperparameters, optimizer._program):
+        try:
+            read_hyperparameter(optimizer.rule, group, name, saved.get(name))
+        except (TypeError, ValueError, OverflowError) as error:
+            yield str(error)
+
+
+def _clock_differences(title: str, saved: Any, section: Section) -> Iterator[str]:
+    if not isinstance(saved, Mapping):
+        yield f"{title} is a {type(saved).__name__}; allowed is a dict"
+        return
     for count in ("step", "updates"):
         value = saved.get(count)
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value <= LAST_COUNT:
             yield f"{count} of {title} is {value!r}; allowed are whole numbers from 0 to 2**53"
     names = {accumulator.name for accumulator in section.accumulators}
-    if set(saved.get("accumulators", ())) != names:
-        yield f"the accumulators of {title} are {sorted(saved.get('accumulators', ()))}, here they are {sorted(names)}"
+    accumulators = saved.get("accumulators")
+    if not isinstance(accumulators, Mapping):
+        yield f"the accumulators of {title} are {accumulators!r}; allowed is a dict"
+        return
+    if set(accumulators) != names:
+        yield f"the accumulators of {title} are {_listed(accumulators)}, here they are {sorted(names)}"
+    yield from _number_differences(accumulators, f"in {title}, the accumulator")
 
 
 def _tensor_differences(optimizer: "Optimizer", index: int, name: Any, saved: Any) -> Iterator[str]:
@@ -154,14 +195,21 @@ def _tensor_differences(optimizer: "Optimizer", index: int, name: Any, saved: An
         yield f"it has no {title}"
         return
     yield from _clock_differences(title, saved, optimizer._program.sections[optimizer._tensors.group_of[index]])
+    if not isinstance(saved, Mapping):
+        return
     own = {state: array for state, array in optimizer._tensors.states[index].items() if array is not None}
     given = set(saved) - {"step", "updates", "accumulators"}
     if given != set(own):
-        yield f"the states of {title} are {sorted(given)}, here they are {sorted(own)}"
+        yield f"the states of {title} are {_listed(given)}, here they are {sorted(own)}"
     for state in sorted(given & set(own)):
-        array = np.asarray(saved[state])
+        here = f"here it is {own[state].dtype} {own[state].shape}"
+        try:
+            array = np.asarray(saved[state])
+        except (TypeError, ValueError, RuntimeError) as error:
+            yield f"{state} of {title} is a {type(saved[state]).__name__} and no array ({error}), {here}"
+            continue
         if (array.shape, array.dtype) != (own[state].shape, own[state].dtype):
-            yield f"{state} of {title} is {array.dtype} {array.shape}, here it is {own[state].dtype} {own[state].shape}"
+            yield f"{state} of {title} is {array.dtype} {array.shape}, {here}"
 
 
 def carry_accumulators(tables: Any, cohorts: Cohorts, old: Program, new: Program) -> None:

@@ -74,7 +74,8 @@ __device__ inline double cycle(double step, double first, double multiplier, boo
             index += 1.0;
         }
     }
-    return fraction ? (step - begin) / length : index;
+    if (!fraction) return index;
+    return minimum(maximum((step - begin) / length, 0.0), 1.0);  // fractional lengths round
 }
 
 // Entry floor(index) of a table, the first before it and the last after it; NaN for NaN.

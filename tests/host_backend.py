@@ -1,4 +1,4 @@
-"""A backend that runs the CUDA source itself on the CPU: the tables and arrays lie in host memory, g++ made the kernels."""
+"""A backend that runs the CUDA source itself on the CPU: tables and arrays lie in host memory, g++ made the kernels."""
 
 from typing import Any
 

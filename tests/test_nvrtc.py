@@ -1,4 +1,4 @@
-"""What NVRTC makes of the kernels, without a device: the function under test is the one that the product compiles with."""
+"""What NVRTC makes of the kernels, without a device, through the very function that the product compiles with."""
 
 import itertools
 import os

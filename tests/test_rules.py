@@ -1,4 +1,4 @@
-"""The rules on the CPU against the float64 oracle, which shares no line with the package; and faults planted in them."""
+"""The rules on the CPU against the float64 oracle, which shares no line with the package; and planted faults."""
 
 import dataclasses
 import math

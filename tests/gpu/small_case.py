@@ -1,0 +1,67 @@
+"""A few small steps for compute-sanitizer: `compute-sanitizer --tool memcheck python tests/gpu/small_case.py`.
+
+Every array is an allocation of its own, with nothing behind it, so an access beyond its end is seen.
+"""
+
+import sys
+
+import cupy
+import numpy as np
+
+import gpuadam
+from gpuadam import schedules
+
+SIZES = [0, 1, 3, 127, 1023, 1024, 1025, 2051, 9000]
+LR = schedules.warmup_cosine_decay(0.0, 0.05, 2, 9)
+
+
+def filled(count, dtype, seed, start=0):
+    """Numbers of both signs that end with their allocation, `start` elements behind its begin."""
+    values = np.random.default_rng(seed).standard_normal(start + count).astype(dtype)
+    return cupy.asarray(values)[start:]
+
+
+def tensors(dtype, seed):
+    aligned = [filled(count, dtype, seed + count) for count in SIZES]
+    return [*aligned, filled(1, dtype, seed).reshape(()), *(filled(count, dtype, seed, 1) for count in SIZES[4:8])]
+
+
+def run(make, dtype, **settings):
+    """Steps with all gradients, with some, after a change of a number, and two replays of a graph."""
+    params = tensors(dtype, 0)
+    third = len(params) // 3
+    optimizer = make([{"params": params[:third]}, {"params": params[third:], "lr": LR}], **settings)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    cupy.cuda.Device().synchronize()
+    with stream:
+        optimizer.step(tensors(dtype, 50))
+        optimizer.step([None if i % 3 == 0 else grad for i, grad in enumerate(tensors(dtype, 90))])
+        optimizer.set_hyperparameters(group=0, lr=0.02)
+        optimizer.step()
+        stream.begin_capture()
+        optimizer.step()
+        graph = stream.end_capture()
+        graph.launch()
+        graph.launch()
+    stream.synchronize()
+    found = optimizer.state_dict()["groups"]
+    if [group["step"] for group in found] != [5, 5]:
+        raise SystemExit(f"the clocks are wrong after five steps: {found}")
+    if not all(np.isfinite(cupy.asnumpy(param)).all() for param in params):
+        raise SystemExit("a parameter is not finite")
+
+
+def main():
+    cupy.cuda.set_allocator(None)
+    for dtype in (np.float32, np.float64):
+        run(gpuadam.AdamW, dtype)
+        run(gpuadam.Adam, dtype, amsgrad=True)
+        run(gpuadam.RMSprop, dtype)
+        run(gpuadam.RMSprop, dtype, momentum=0.9, centered=True, eps=1e-3)
+    cupy.cuda.Device().synchronize()
+    print("small case: done")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
