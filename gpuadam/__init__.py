@@ -5,7 +5,8 @@
 
 from . import schedules
 from .algorithms import Adam, AdamW, RMSprop
+from .cuda import unavailable_reason as cuda_unavailable_reason
 from .optimizer import Optimizer, ScheduleError
 
 __version__ = "0.1.0"
-__all__ = ["Adam", "AdamW", "Optimizer", "RMSprop", "ScheduleError", "schedules"]
+__all__ = ["Adam", "AdamW", "Optimizer", "RMSprop", "ScheduleError", "cuda_unavailable_reason", "schedules"]

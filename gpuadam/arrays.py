@@ -82,6 +82,8 @@ def borrow(value: Any, name: str) -> Array:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a MaskedArray, whose mask would be ignored; allowed is its array without one")
     source = value.detach() if hasattr(value, "detach") else value
+    if getattr(source, "is_neg", bool)():
+        raise TypeError(f"{name} has PyTorch's negative bit: its memory holds other values; call resolve_neg() first")
     if module == "cupy" or (getattr(source, "is_cuda", True) and hasattr(type(source), "__cuda_array_interface__")):
         array = _from_cuda(value, source)
     elif isinstance(source, np.ndarray):

@@ -62,7 +62,7 @@ def png_file(text: str) -> Path:
         with tempfile.TemporaryFile(dir=path.parent):
             allowed = path.suffix.lower() == ".png"
         if not allowed:
-            raise ValueError("another ending")
+            raise ValueError("not the name of a PNG")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise argparse.ArgumentTypeError(
@@ -90,6 +90,7 @@ def add_demo_options(parser: argparse.ArgumentParser) -> None:
 
     def add(name: str, text: str, **settings: Any) -> None:
         value = getattr(default, name.replace("-", "_"))
+        value = str(value) if isinstance(value, Path) else value  # text, which argparse checks as if it were given
         parser.add_argument(f"--{name}", help=text, default=value, **settings)
 
     add("backend", "auto: cuda if there is a GPU (default), else cpu", choices=("auto", "cpu", "cuda"))

@@ -17,7 +17,7 @@ from .tables import LAUNCH, PROGRESS, TABLES, Batch, Specialisation
 RING = 16  # uploads that may be under way at once
 POLL = 64  # steps between two looks at the device's progress, which are asynchronous
 Slot = tuple[Any, Any]  # pinned memory, and the event after which no copy uses it
-_retired: list[Slot] = []  # of optimizers that are gone, while a copy may still use them
+_retired: deque[Slot] = deque()  # of optimizers that are gone, while a copy may still use them
 _retired_lock = threading.Lock()
 
 
@@ -58,8 +58,10 @@ def new_slot(size: int) -> Slot:
     import cupy
 
     with _retired_lock:
-        for slot in [slot for slot in _retired if slot[1].done]:
-            _retired.remove(slot)
+        for _ in range(len(_retired)):
+            slot = _retired.popleft()
+            if not slot[1].done:
+                _retired.append(slot)
     return cupy.cuda.alloc_pinned_memory(size), cupy.cuda.Event(disable_timing=True)
 
 

@@ -183,7 +183,8 @@ def run(options: Options) -> None:
     xp = array_module(options.backend)
     history = History(SCHEDULES[options.schedule](options.lr, options.steps))
     print(headline(xp, options), flush=True)
-    show_progress(train(xp, options, history), options.epochs)
+    with one_blas_thread():
+        show_progress(train(xp, options, history), options.epochs)
     print_results(options, history)
     try:
         draw(options, history).savefig(options.out, format="png", dpi=160)
@@ -211,11 +212,16 @@ def array_module(backend: str) -> ModuleType:
     return np if backend == "cpu" or reason else importlib.import_module("cupy")
 
 
+def one_blas_thread() -> Any:
+    """Matrices as small as these gain nothing from a second thread, and on a busy machine wait long for it."""
+    return importlib.import_module("threadpoolctl").threadpool_limits(1, "blas")  # scikit-learn brings it
+
+
 def headline(xp: ModuleType, options: Options) -> str:
     device = "CPU" if xp is np else "GPU"
     return (
-        f"gpuadam {__version__} on the {device}, with {xp.__name__} arrays: {options.title}\n{TRAINING:,} digits to learn "
-        f"from, {HELD_OUT} held out; {options.epochs:,} epochs, {options.steps:,} steps"
+        f"gpuadam {__version__} on the {device}, with {xp.__name__} arrays: {options.title}\n"
+        f"{TRAINING:,} digits to learn from, {HELD_OUT} held out; {options.epochs:,} epochs, {options.steps:,} steps"
     )
 
 
@@ -239,7 +245,7 @@ def print_results(options: Options, history: History) -> None:
     every = -(-options.epochs // ROWS)
     for epoch in range(options.epochs, 0, -every)[::-1]:
         end, value, lr = history.steps[epoch - 1], history.accuracies[epoch - 1], history.next_lrs[epoch - 1]
-        print(f"  {epoch:5}  {end:6,}   {history.losses[end - 1]:8.4f}   {value:6.2f} %   {lr:.8f}")
+        print(f"  {epoch:5}  {end:6,}   {history.losses[end - 1]:8.4f}   {value:6.2f} %   {lr:.6g}")
     right = round(history.accuracies[-1] * HELD_OUT / 100)
     print(f"\nheld-out accuracy    {history.accuracies[-1]:.2f} % ({right} of {HELD_OUT} digits)")
     loss = history.losses[-1]
@@ -269,6 +275,7 @@ def draw(options: Options, history: History) -> Any:
     panels[1].set_ylim(top=100)
     panels[2].set_ylim(bottom=0)
     panels[2].set_xlim(0, options.steps)
+    panels[2].xaxis.get_major_locator().set_params(integer=True)
     panels[2].set_xlabel("step", color=GREY, loc="right")
     return figure
 
@@ -287,3 +294,4 @@ def plot_panel(panel: Any, title: str, steps: Any, values: Any, color: str, form
     panel.spines["bottom"].set_color("#b8bec6")
     panel.tick_params(which="both", colors=GREY, length=0, labelsize=9.5)
     panel.yaxis.set_major_formatter("{x:g}")
+    panel.minorticks_off()

@@ -1,7 +1,7 @@
 """How Python text becomes machine code: two decorators, one set of flags.
 
 No fast-math and NumPy's error model, so that every operation is the IEEE one: this is the CPU's half of the bit-for-bit
-promise (the other half are the NVRTC options in `cuda.py`).
+promise (the other half are the NVRTC options in `nvrtc.py`).
 """
 
 import functools
@@ -16,6 +16,7 @@ from numba import types
 from numba.extending import intrinsic, register_jitable
 
 F = TypeVar("F", bound=Callable[..., Any])
+COMPILED = ("jit", "exact_math", "program", "compiler", "rules", "tables", "cpu")  # what holds text for Numba
 OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
@@ -26,10 +27,10 @@ def inlined(function: F) -> F:
 
 @functools.cache
 def source_digest() -> str:
-    """A digest of the package's Python text: part of the key under which machine code is kept on disk."""
+    """A digest of all text that is compiled: part of the key under which machine code is kept on disk."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+    for name in COMPILED:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     return digest.hexdigest()
 
 

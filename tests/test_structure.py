@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import gpuadam
-from gpuadam import nvrtc, program, rules, tables
+from gpuadam import jit, nvrtc, program, rules, tables
 from gpuadam.program import Op
 
 ROOT = Path(__file__).parents[1]
@@ -196,3 +196,9 @@ def test_the_chunk_table_of_tensors_beyond_2_to_the_31():
     covered = np.minimum(ends, numels[rows["tensor"]]) - rows["index"].astype(np.int64) * tables.CHUNK
     assert np.array_equal(np.bincount(rows["tensor"], covered, 4).astype(np.int64), numels)
     assert covered.min() > 0
+
+
+def test_every_module_with_compiled_text_is_in_the_key_of_the_cache():
+    marked = re.compile(r"^\s*@(?:inlined|compiled|intrinsic|overload)|keyed\(", re.MULTILINE)
+    found = {path.stem for path in PACKAGE.glob("*.py") if marked.search(path.read_text())}
+    assert found <= set(jit.COMPILED)

@@ -1,0 +1,213 @@
+"""The parts of `scripts/gpu_check`: doctor, tests, sanitizers and bandwidth, each with a time limit, none stops the rest.
+
+    scripts/gpu_check OUT [--parts doctor,tests,sanitizers,benchmark]
+
+OUT gets environment.json, tests.json, sanitizers.json, benchmark.json and summary.json (written after every part). The
+limits of all parts together are below eight minutes.
+"""
+
+import argparse
+import glob
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+LIMITS = {"doctor": 45, "tests": 165, "benchmark": 140, "memcheck": 40, "racecheck": 40, "initcheck": 40}  # seconds
+TAIL = 6000  # characters of an output that are kept
+PACKAGES = ("numpy", "numba", "llvmlite", "cupy-cuda13x", "cupy-cuda12x", "torch", "pytest", "nvidia-cuda-nvrtc")
+REASON = "from gpuadam import cuda; print(cuda.unavailable_reason() or '')"
+
+
+def run(command: Sequence[str], limit: float) -> dict[str, Any]:
+    """Run a command; when its time is over, end it and all that it has started."""
+    begin = time.perf_counter()
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        return {"status": "failed", "code": None, "seconds": 0.0, "output": str(error)}
+    try:
+        output, _ = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+    seconds = time.perf_counter() - begin
+    timed_out = process.returncode == -signal.SIGKILL and seconds >= limit
+    status = "timed out" if timed_out else "failed" if process.returncode else "passed"
+    return {"status": status, "code": process.returncode, "seconds": round(seconds, 1), "output": output[-TAIL:]}
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def find_sanitizer() -> str | None:
+    """compute-sanitizer on PATH or in a CUDA toolkit."""
+    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    homes += sorted(glob.glob("/usr/local/cuda*"), reverse=True)
+    places = [Path(home) / part / "compute-sanitizer" for home in homes for part in ("bin", "compute-sanitizer")]
+    found = [str(place) for place in places if place.is_file()]
+    return shutil.which("compute-sanitizer") or (found[0] if found else None)
+
+
+def describe_environment() -> dict[str, Any]:
+    query = "--query-gpu=name,driver_version,memory.total,memory.free,clocks.sm,clocks.mem,temperature.gpu"
+    return {
+        "nvidia_smi": run(["nvidia-smi", query, "--format=csv"], 20)["output"],
+        "unavailable_reason": run([sys.executable, "-c", REASON], 60)["output"].strip(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "sanitizer": find_sanitizer(),
+        "commit": run(["git", "describe", "--always", "--dirty=+"], 10)["output"].strip(),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+    }
+
+
+def check_doctor(out: Path) -> dict[str, Any]:
+    return run([sys.executable, "-m", "gpuadam"], LIMITS["doctor"])
+
+
+def check_tests(out: Path) -> dict[str, Any]:
+    """The tests marked gpu, with none of the repository's own options, which ask for xdist."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        options = [
+            "-m",
+            "gpu",
+            "-o",
+            "addopts=",
+            "-o",
+            "filterwarnings=default",
+            "-p",
+            "no:cacheprovider",
+            "-q",
+            "-rfEs",
+        ]
+        command = [sys.executable, "-m", "pytest", "tests/gpu", *options, "--tb=short", f"--junitxml={report}"]
+        part = run(command, LIMITS["tests"])
+        part["tests"] = read_report(report) if report.exists() else []
+    counts = {status: 0 for status in ("passed", "failed", "skipped")}
+    for test in part["tests"]:
+        counts[test["status"]] += 1
+    part["counts"] = counts
+    if part["status"] == "passed" and not counts["passed"]:
+        part["status"] = "failed"  # all were skipped
+    write(out, "tests", part)
+    return part
+
+
+def read_report(report: Path) -> list[dict[str, Any]]:
+    """Name, outcome and seconds of every test, and what it noted or why it did not pass."""
+    tests = []
+    for case in ElementTree.parse(report).iter("testcase"):
+        test: dict[str, Any] = {"name": f"{case.get('classname')}::{case.get('name')}", "status": "passed"}
+        test["seconds"] = float(case.get("time", 0))
+        for found in case:
+            if found.tag in ("failure", "error", "skipped"):
+                test["status"] = "skipped" if found.tag == "skipped" else "failed"
+                test["message"] = (found.get("message") or "")[:500]
+                test["text"] = (found.text or "")[-1500:]
+            for noted in found.iter("property"):
+                test.setdefault("noted", {})[noted.get("name")] = noted.get("value")
+        tests.append(test)
+    return tests
+
+
+def check_sanitizers(out: Path) -> dict[str, Any]:
+    """The small case under three tools of compute-sanitizer; kernels are compiled before, outside of it."""
+    sanitizer = find_sanitizer()
+    if sanitizer is None:
+        return {"status": "left out", "seconds": 0.0, "output": "compute-sanitizer is neither on PATH nor in a toolkit"}
+    script = [sys.executable, "tests/gpu/small_case.py"]
+    tools = {"without": run(script, LIMITS["memcheck"])}
+    for tool in ("memcheck", "racecheck", "initcheck"):
+        options = ["--tool", tool, "--error-exitcode", "9", "--print-limit", "20"]
+        options += ["--report-api-errors", "no"] if tool == "memcheck" else []
+        tools[tool] = run([sanitizer, *options, *script], LIMITS[tool])
+        if "small case: done" not in tools[tool]["output"] and tools[tool]["status"] == "passed":
+            tools[tool]["status"] = "failed"
+        write(out, "sanitizers", tools)
+    failed = [f"{name} {part['status']}" for name, part in tools.items() if part["status"] != "passed"]
+    seconds = sum(part["seconds"] for part in tools.values())
+    return {"status": "failed" if failed else "passed", "seconds": seconds, "output": ", ".join(failed)}
+
+
+def check_benchmark(out: Path) -> dict[str, Any]:
+    command = [sys.executable, "benchmarks/gpu.py", "--json", str(out / "benchmark.json"), "--limit", "100"]
+    return run(command, LIMITS["benchmark"])
+
+
+PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "doctor": check_doctor,
+    "tests": check_tests,
+    "sanitizers": check_sanitizers,
+    "benchmark": check_benchmark,
+}
+
+
+def write(out: Path, name: str, content: Any) -> None:
+    (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def summarise(results: dict[str, dict[str, Any]]) -> None:
+    """A few short lines, the last of all that is printed."""
+    print("\n--- gpu_check")
+    for test in results.get("tests", {}).get("tests", []):
+        if test["status"] != "passed":
+            print(f"{test['status']}: {test['name'].rpartition('.')[2]}: {test['message'].splitlines()[:1]}"[:160])
+    for name, part in results.items():
+        counts = ", ".join(f"{count} {status}" for status, count in part.get("counts", {}).items())
+        more = counts or (part["output"].strip()[-160:] if name == "sanitizers" else "")
+        print(f"{name}: {part['status']} in {part['seconds']:.0f} s {more}".rstrip())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the JSON files")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)} (default: all)")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.parts.split(",")) - set(PARTS))
+    if unknown:
+        parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    out = arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    environment = describe_environment()
+    write(out, "environment", environment)
+    if environment["unavailable_reason"]:
+        print(f"gpu_check: there is no GPU to check: {environment['unavailable_reason']}")
+        return 1
+    print(environment["nvidia_smi"].strip(), environment["packages"], sep="\n", flush=True)
+    results: dict[str, dict[str, Any]] = {}
+    for name in arguments.parts.split(","):
+        results[name] = PARTS[name](out)
+        write(out, "summary", {"environment": environment, "parts": results})
+        print(f"\n--- {name}: {results[name]['status']}\n{results[name]['output'].strip()[-3000:]}", flush=True)
+    summarise(results)
+    return 0 if all(part["status"] in ("passed", "left out") for part in results.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

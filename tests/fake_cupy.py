@@ -1,0 +1,300 @@
+"""A stand-in for the module `cupy` without a GPU, as strict and as late as a device may be.
+
+Device memory is host memory; kernels are the real source, made by g++. `machine` has what the tests ask for.
+"""
+
+import ctypes
+import weakref
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from fake_device import ALIGNMENT, Block, CUDARuntimeError, Queue, Work, machine
+from fake_kernels import RawKernel, RawModule  # noqa: F401 (part of the module)
+
+
+class Device:
+    def __init__(self, device: Any = None) -> None:
+        self.id = machine.device if device is None else int(device)
+        self._stack: list[int] = []
+
+    def __int__(self) -> int:
+        return self.id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and other.id == self.id
+
+    def __enter__(self) -> "Device":
+        self._stack.append(machine.device)
+        self.use()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        machine.local.device = self._stack.pop()
+
+    def use(self) -> None:
+        if not 0 <= self.id < machine.device_count:
+            raise CUDARuntimeError(101)
+        machine.local.device = self.id
+
+    def synchronize(self) -> None:
+        machine.refuse_in_capture()
+        for queue in [q for q in machine.queues.values() if q.device == self.id]:
+            for work in queue.last:
+                work.finish()
+
+    @property
+    def compute_capability(self) -> str:
+        return "90"
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        return {"MultiProcessorCount": machine.processors}
+
+
+class Event:
+    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
+        self.device = machine.device
+        self.work: Work | None = None
+
+    def record(self, stream: Any = None) -> None:
+        queue = (stream or get_current_stream()).queue
+        if queue.device != self.device:
+            raise CUDARuntimeError(400)
+        self.work = queue.mark()
+
+    @property
+    def done(self) -> bool:
+        """Time passes: who asks twice is told yes."""
+        machine.refuse_in_capture()
+        if self.work is not None and not self.work.is_done:
+            self.work.asked += 1
+            if self.work.asked < 2:
+                return False
+            self.work.finish()
+        return True
+
+    def synchronize(self) -> None:
+        machine.refuse_in_capture()
+        if self.work is not None:
+            self.work.finish()
+
+
+class Stream:
+    null: "Stream"
+
+    def __init__(
+        self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: Any = None
+    ) -> None:
+        self.ptr = 0 if null else next(machine.pointers)
+        self.device_id = -1 if null else machine.device
+        if not null:
+            machine.queues[self.device_id, self.ptr] = Queue(self.device_id, self.ptr, not non_blocking)
+
+    @property
+    def queue(self) -> Queue:
+        return machine.queue(self.ptr)
+
+    def __enter__(self) -> "Stream":
+        if self.device_id not in (-1, machine.device):
+            raise RuntimeError("the stream belongs to another device")
+        machine.streams().append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        machine.streams().pop()
+
+    def synchronize(self) -> None:
+        machine.refuse_in_capture()
+        self.queue.mark().finish()
+
+    def record(self, event: Event | None = None) -> Event:
+        event = event or Event()
+        event.record(self)
+        return event
+
+    def wait_event(self, event: Event) -> None:
+        if self.queue.captured is not None:
+            raise CUDARuntimeError(905)
+        if event.work is not None:
+            self.queue.waits.append(event.work)
+
+    def is_capturing(self) -> bool:
+        if self.ptr == 0:
+            machine.implied(self.queue)
+        return self.queue.captured is not None
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        if self.ptr == 0:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        self.queue.captured, self.queue.mode = [], 2 if mode is None else mode
+
+    def end_capture(self) -> "Graph":
+        captured, self.queue.captured = self.queue.captured, None
+        return Graph(captured or [])
+
+
+Stream.null = machine.null = Stream(null=True)
+
+
+class Graph:
+    def __init__(self, actions: list[Callable[[Work], None]]) -> None:
+        self.actions = actions
+
+    def launch(self, stream: Stream | None = None) -> None:
+        for action in self.actions:
+            (stream or get_current_stream()).queue.put(action, is_launch=True)
+
+
+def get_current_stream(device_id: int = -1) -> Stream:
+    with Device(None if device_id == -1 else device_id):
+        return machine.streams()[-1]
+
+
+class PinnedMemoryPointer(np.ndarray):
+    """NumPy gives it the buffer interface, which a class has of its own from Python 3.12 on only."""
+
+    ptr = property(lambda self: self.ctypes.data)
+
+    def size(self) -> int:  # type: ignore[override]
+        return self.nbytes
+
+
+def alloc_pinned_memory(size: int) -> PinnedMemoryPointer:
+    block = machine.allocate(-(-size // ALIGNMENT) * ALIGNMENT, None)
+    pointer = block.view().view(PinnedMemoryPointer)
+    weakref.finalize(pointer, machine.free, block)
+    return pointer
+
+
+def memcpy_async(dst: int, src: int, size: int, kind: int, stream: int) -> None:
+    queue = machine.queue(stream)
+    sides = [(dst, queue.device if kind in (1, 3) else None), (src, queue.device if kind in (2, 3) else None)]
+    for address, device in sides:
+        machine.require(address, size, device)
+
+    def copy(work: Work) -> None:
+        for address, device in sides:
+            machine.require(address, size, device, np.inf if device is None else work.time)
+        ctypes.memmove(dst, src, size)
+
+    queue.put(copy)
+    machine.copies.append((kind, size))
+
+
+def get_device_count() -> int:
+    if machine.device_count < 0:
+        raise CUDARuntimeError(100)
+    return machine.device_count
+
+
+runtime = SimpleNamespace(
+    memcpyHostToDevice=1,
+    memcpyDeviceToHost=2,
+    memcpyDeviceToDevice=3,
+    memcpyAsync=memcpy_async,
+    getDeviceCount=get_device_count,
+    CUDARuntimeError=CUDARuntimeError,
+)
+cuda = SimpleNamespace(
+    Device=Device,
+    Event=Event,
+    Stream=Stream,
+    Graph=Graph,
+    get_current_stream=get_current_stream,
+    PinnedMemoryPointer=PinnedMemoryPointer,
+    alloc_pinned_memory=alloc_pinned_memory,
+    runtime=runtime,
+)
+
+
+# ---- arrays and kernels
+
+
+class ndarray:
+    """A dense or strided array on a device."""
+
+    def __init__(self, block: Block, view: np.ndarray, owner: Any = None) -> None:
+        self.block, self.view, self.owner = block, view, owner
+        self.shape, self.strides, self.dtype = view.shape, view.strides, view.dtype
+        self.size, self.nbytes, self.ndim = view.size, view.nbytes, view.ndim
+        if owner is None:
+            weakref.finalize(self, machine.free, block)
+
+    def _of(self, view: np.ndarray) -> "ndarray":
+        assert np.shares_memory(view, self.view) or not view.size, "the real one would copy"
+        return ndarray(self.block, view, self)
+
+    @property
+    def device(self) -> Device:
+        return Device(self.block.device)
+
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self.view.ctypes.data if self.size else 0, device_id=self.block.device)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        strides = None if self.view.flags.c_contiguous else self.strides
+        return {
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "descr": self.dtype.descr,
+            "strides": strides,
+            "data": (self.data.ptr, False),
+            "version": 3,
+            "stream": 1,
+        }
+
+    def reshape(self, *shape: Any) -> "ndarray":
+        return self._of(self.view.reshape(*shape))
+
+    def transpose(self, *axes: Any) -> "ndarray":
+        return self._of(self.view.transpose(*axes))
+
+    def __getitem__(self, key: Any) -> "ndarray":
+        return self._of(self.view[key])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        assert isinstance(value, ndarray), "the real one takes CuPy arrays and scalars"
+        assert self.block.device == value.block.device == machine.device
+        target, source = self.view[key], value.view
+        get_current_stream().queue.put(lambda work: np.copyto(target, source))
+
+    def get(self, stream: Any = None, order: Any = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
+        with self.device:
+            get_current_stream().synchronize()
+        return self.view.copy(order)
+
+    def set(self, arr: np.ndarray, stream: Any = None) -> None:
+        assert (arr.shape, arr.dtype) == (self.shape, self.dtype)
+        assert self.view.flags.c_contiguous or self.view.flags.f_contiguous
+        source = arr.copy()
+        with self.device:
+            (stream or get_current_stream()).queue.put(lambda work: np.copyto(self.view, source))
+
+
+ndarray.__module__ = "cupy"
+
+
+def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C") -> ndarray:
+    kind = np.dtype(dtype or np.float64)
+    sizes = shape if isinstance(shape, tuple) else (shape,)
+    block = machine.allocate(int(np.prod(sizes)) * kind.itemsize, machine.device)
+    array = ndarray(block, block.view().view(kind).reshape(sizes, order=order))
+    view = array.view
+    get_current_stream().queue.put(lambda work: view.fill(fill_value))
+    return array
+
+
+def zeros(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+    return full(shape, 0, dtype, order)
+
+
+def asarray(a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, blocking: bool = False) -> ndarray:
+    source = np.array(a)
+    is_fortran = source.flags.f_contiguous and not source.flags.c_contiguous
+    array = full(source.shape, 0, source.dtype, "F" if is_fortran else "C")
+    array.set(source)
+    return array
