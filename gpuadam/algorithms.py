@@ -77,7 +77,7 @@ class AdamW(Adam):
     >>> lr = schedules.warmup_cosine_decay(0.0, 0.1, warmup_steps=2, decay_steps=10)
     >>> optimizer = AdamW({"weight": weight}, lr=lr)
     >>> for _ in range(10):
-    ...     optimizer.step({"weight": weight})
+    ...     optimizer.step({"weight": 2 * weight})
     >>> optimizer.hyperparameters()[0]["lr"]
     0.0
     """
