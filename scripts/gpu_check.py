@@ -1,9 +1,9 @@
-"""The parts of `scripts/gpu_check`: doctor, tests, sanitizers and bandwidth, each with a time limit, none stops the rest.
+"""The parts of `scripts/gpu_check`: doctor, tests, sanitizers and bandwidth, each with its time limit.
 
     scripts/gpu_check OUT [--parts doctor,tests,sanitizers,benchmark]
 
-OUT gets environment.json, tests.json, sanitizers.json, benchmark.json and summary.json (written after every part). The
-limits of all parts together are below eight minutes.
+OUT gets environment.json, tests.json, sanitizers.json, benchmark.json and summary.json. A part that fails does not stop
+the others; their limits together are below eight minutes.
 """
 
 import argparse
@@ -24,10 +24,19 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-LIMITS = {"doctor": 45, "tests": 165, "benchmark": 140, "memcheck": 40, "racecheck": 40, "initcheck": 40}  # seconds
+LIMITS = {
+    "doctor": 30,
+    "tests": 150,
+    "benchmark": 130,
+    "without": 30,
+    "memcheck": 40,
+    "racecheck": 40,
+    "initcheck": 40,
+}  # seconds
 TAIL = 6000  # characters of an output that are kept
+MOST_LINES = 20  # of tests in the summary
 PACKAGES = ("numpy", "numba", "llvmlite", "cupy-cuda13x", "cupy-cuda12x", "torch", "pytest", "nvidia-cuda-nvrtc")
-REASON = "from gpuadam import cuda; print(cuda.unavailable_reason() or '')"
+REASON = "from gpuadam import cuda; print('reason:', cuda.unavailable_reason() or '')"
 
 
 def run(command: Sequence[str], limit: float) -> dict[str, Any]:
@@ -55,7 +64,15 @@ def run(command: Sequence[str], limit: float) -> dict[str, Any]:
     return {"status": status, "code": process.returncode, "seconds": round(seconds, 1), "output": output[-TAIL:]}
 
 
+def find_reason() -> str:
+    """Why nothing can be checked here; empty if it can."""
+    output = run([sys.executable, "-c", REASON], 60)["output"]
+    said = [line.removeprefix("reason:").strip() for line in output.splitlines() if line.startswith("reason:")]
+    return said[-1] if said else f"gpuadam cannot be imported: {output.strip()}"
+
+
 def version(package: str) -> str | None:
+    """The installed version of a package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -72,10 +89,11 @@ def find_sanitizer() -> str | None:
 
 
 def describe_environment() -> dict[str, Any]:
+    """On what all this runs."""
     query = "--query-gpu=name,driver_version,memory.total,memory.free,clocks.sm,clocks.mem,temperature.gpu"
     return {
         "nvidia_smi": run(["nvidia-smi", query, "--format=csv"], 20)["output"],
-        "unavailable_reason": run([sys.executable, "-c", REASON], 60)["output"].strip(),
+        "unavailable_reason": find_reason(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": os.cpu_count(),
         "python": platform.python_version(),
@@ -87,6 +105,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def check_doctor(out: Path) -> dict[str, Any]:
+    """The package's own report, with a first step."""
     return run([sys.executable, "-m", "gpuadam"], LIMITS["doctor"])
 
 
@@ -94,22 +113,11 @@ def check_tests(out: Path) -> dict[str, Any]:
     """The tests marked gpu, with none of the repository's own options, which ask for xdist."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        options = [
-            "-m",
-            "gpu",
-            "-o",
-            "addopts=",
-            "-o",
-            "filterwarnings=default",
-            "-p",
-            "no:cacheprovider",
-            "-q",
-            "-rfEs",
-        ]
+        options = ["-m", "gpu", "-o", "addopts=", "-o", "filterwarnings=default", "-p", "no:cacheprovider", "-v"]
         command = [sys.executable, "-m", "pytest", "tests/gpu", *options, "--tb=short", f"--junitxml={report}"]
         part = run(command, LIMITS["tests"])
         part["tests"] = read_report(report) if report.exists() else []
-    counts = {status: 0 for status in ("passed", "failed", "skipped")}
+    counts = dict.fromkeys(("passed", "failed", "skipped"), 0)
     for test in part["tests"]:
         counts[test["status"]] += 1
     part["counts"] = counts
@@ -142,7 +150,7 @@ def check_sanitizers(out: Path) -> dict[str, Any]:
     if sanitizer is None:
         return {"status": "left out", "seconds": 0.0, "output": "compute-sanitizer is neither on PATH nor in a toolkit"}
     script = [sys.executable, "tests/gpu/small_case.py"]
-    tools = {"without": run(script, LIMITS["memcheck"])}
+    tools = {"without": run(script, LIMITS["without"])}
     for tool in ("memcheck", "racecheck", "initcheck"):
         options = ["--tool", tool, "--error-exitcode", "9", "--print-limit", "20"]
         options += ["--report-api-errors", "no"] if tool == "memcheck" else []
@@ -156,6 +164,7 @@ def check_sanitizers(out: Path) -> dict[str, Any]:
 
 
 def check_benchmark(out: Path) -> dict[str, Any]:
+    """Bandwidth and times; the figures are in benchmark.json as soon as a case is done."""
     command = [sys.executable, "benchmarks/gpu.py", "--json", str(out / "benchmark.json"), "--limit", "100"]
     return run(command, LIMITS["benchmark"])
 
@@ -169,15 +178,19 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 def write(out: Path, name: str, content: Any) -> None:
+    """One of the files in OUT."""
     (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def summarise(results: dict[str, dict[str, Any]]) -> None:
-    """A few short lines, the last of all that is printed."""
+    """What did not pass, then a short line for each part: the last of all that is printed."""
     print("\n--- gpu_check")
-    for test in results.get("tests", {}).get("tests", []):
-        if test["status"] != "passed":
-            print(f"{test['status']}: {test['name'].rpartition('.')[2]}: {test['message'].splitlines()[:1]}"[:160])
+    tests = results.get("tests", {}).get("tests", [])
+    noteworthy = sorted((test for test in tests if test["status"] != "passed"), key=lambda test: test["status"])
+    for test in noteworthy[:MOST_LINES]:
+        print(f"{test['status']}: {test['name'].partition('::')[2]}: {' '.join(test['message'].split())}"[:200])
+    if len(noteworthy) > MOST_LINES:
+        print(f"and {len(noteworthy) - MOST_LINES} more, see tests.json")
     for name, part in results.items():
         counts = ", ".join(f"{count} {status}" for status, count in part.get("counts", {}).items())
         more = counts or (part["output"].strip()[-160:] if name == "sanitizers" else "")
@@ -185,6 +198,7 @@ def summarise(results: dict[str, dict[str, Any]]) -> None:
 
 
 def main() -> int:
+    """Run the parts and tell what came of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the JSON files")
     parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)} (default: all)")
@@ -197,14 +211,14 @@ def main() -> int:
     environment = describe_environment()
     write(out, "environment", environment)
     if environment["unavailable_reason"]:
-        print(f"gpu_check: there is no GPU to check: {environment['unavailable_reason']}")
+        print(f"gpu_check: nothing can be checked: {environment['unavailable_reason']}")
         return 1
     print(environment["nvidia_smi"].strip(), environment["packages"], sep="\n", flush=True)
     results: dict[str, dict[str, Any]] = {}
     for name in arguments.parts.split(","):
         results[name] = PARTS[name](out)
         write(out, "summary", {"environment": environment, "parts": results})
-        print(f"\n--- {name}: {results[name]['status']}\n{results[name]['output'].strip()[-3000:]}", flush=True)
+        print(f"\n--- {name}: {results[name]['status']}\n{results[name]['output'].strip()[-2000:]}", flush=True)
     summarise(results)
     return 0 if all(part["status"] in ("passed", "left out") for part in results.values()) else 1
 

@@ -1,5 +1,6 @@
 """A backend that runs the CUDA source itself on the CPU: tables and arrays lie in host memory, g++ made the kernels."""
 
+import os
 from typing import Any
 
 import host_kernels
@@ -12,6 +13,7 @@ from gpuadam.tables import LAUNCH, TABLES, VALID, Batch
 GRID = 3  # blocks of a launch: more than one, so that there is a last one
 BLOCK = host_kernels.THREADS
 PATCH: host_kernels.Patch | None = None  # a planted fault
+SANITIZE = "address" if os.environ.get("GPUADAM_HOST_SANITIZE") else None  # set by tests/test_host_sanitizers.py
 
 
 class Tables(cpu.Tables):
@@ -28,7 +30,7 @@ class Tables(cpu.Tables):
                 launch[name] = table.ctypes.data
             launch["chunks"] += np.uint64(batch.first * TABLES["chunks"].itemsize)
             launch["chunk_count"], launch["chunks_per_block"] = batch.count, share
-            library = host_kernels.build(batch.specialisation.macros(), block=BLOCK, patch=PATCH)
+            library = host_kernels.build(batch.specialisation.macros(), block=BLOCK, sanitize=SANITIZE, patch=PATCH)
             self._launches.append((library, grid, launch))
         for _, _, launch in self._launches:
             launch["blocks"] = sum(grid for _, grid, _ in self._launches)

@@ -1,0 +1,62 @@
+"""The comparison of bits once more, with the CUDA source under AddressSanitizer and UndefinedBehaviorSanitizer.
+
+The sanitizers' runtime is loaded before Python, so that every NumPy array is guarded on both sides.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import host_kernels
+import pytest
+
+pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="g++ is not there to compile the kernels")
+
+TESTS = Path(__file__).parent
+PLANTED = """
+import numpy as np, pytest
+import host_backend, host_kernels, gpuadam
+host_backend.PATCH = host_kernels.planted("step.cu", "i < count / SIZE", "i <= count / SIZE")
+with pytest.MonkeyPatch.context() as patch:
+    optimizer = host_backend.optimizer_on(host_backend, patch, gpuadam.Adam, [np.ones(1024, np.float32)])
+optimizer.step([np.ones(1024, np.float32)])
+"""
+
+
+def runtime(name: str) -> str:
+    """Path of a library of the compiler's."""
+    found = subprocess.run(
+        [shutil.which("g++"), f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    )
+    return found.stdout.strip()
+
+
+def run_sanitized(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "GPUADAM_HOST_SANITIZE": "1",
+        "LD_PRELOAD": f"{runtime('libasan.so')} {runtime('libstdc++.so')}",
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
+    }
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=400, cwd=TESTS.parent, check=False
+    )
+
+
+def test_every_rule_option_and_format_is_clean_and_equal():
+    arguments = ["-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-q", "tests/test_bits.py", "-k"]
+    done = run_sanitized(*arguments, "every_rule or edge or block_of_256")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert " passed" in done.stdout
+
+
+def test_a_planted_access_out_of_bounds_is_reported():
+    done = run_sanitized("-c", PLANTED)
+    assert done.returncode != 0
+    assert "heap-buffer-overflow" in done.stderr
+    assert "formats.cuh" in done.stderr
