@@ -241,7 +241,7 @@ def describe(result: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {found}" for name, found in about["packages"].items())
     against = method["against"] or "PyTorch is not installed, so there is nothing to compare with"
     return (
-        f"{method['rule']}, float32, {method['threads']} threads; {about['processor']}, {about['cores']} cores, "
+        f"{method['rule']}, float32, threads: {method['threads']}; {about['processor']}, {about['cores']} cores, "
         f"load {about['load_average_before']:.1f}; Python {about['python']}, {packages}; {about['date']}. "
         f"Against: {against}."
     )

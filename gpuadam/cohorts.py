@@ -46,6 +46,18 @@ class Cohorts:
         self.active = [bool(moving[i] or not members[i]) for i in range(len(members))] + [False] * len(splits)
         return splits
 
+    def speakers(self, clocks: npt.NDArray[Any]) -> dict[int, int]:
+        """The cohort that speaks for each group: that of its tensor with the most updates, the first of them.
+
+        A group without tensors speaks for itself. So it does not matter in which order cohorts came to be.
+        """
+        found: dict[int, int] = {}
+        for cohort in dict.fromkeys(self.of.tolist()):
+            best = found.setdefault(self.groups[cohort], cohort)
+            if clocks["updates"][cohort] > clocks["updates"][best]:
+                found[self.groups[cohort]] = cohort
+        return {group: found.get(group, group) for group in set(self.groups)}
+
     def rows(self, sections: Sequence[Section]) -> npt.NDArray[Any]:
         """The cohort table."""
         own = [sections[group] for group in self.groups]

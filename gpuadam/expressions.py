@@ -150,6 +150,8 @@ def as_number(value: Any, name: str) -> float:
     """A real number as a float, or a TypeError that names the argument."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number, got {value!r}")
+    if isinstance(value, int) and abs(value) > 2**1023:
+        raise ValueError(f"{name} must fit into a double, got a whole number of {value.bit_length()} bits")
     return float(value)
 
 

@@ -145,14 +145,17 @@ class Optimizer:
     def hyperparameters(self) -> list[dict[str, float]]:
         """The hyperparameters of each group, as the next step will use them; waits for the device.
 
+        Where tensors of a group differ, since some have rested, those of the tensor with the most updates.
+
         Raises:
             ScheduleError: One of them has left its range.
         """
         with self._lock:
             clocks = self._tables.download("clocks")
+            speakers = self._cohorts.speakers(clocks)
             found = []
             for group, section in zip(self._groups, self._program.sections, strict=True):
-                clock = clocks[group.index : group.index + 1]
+                clock = clocks[[speakers[group.index]]]
                 rows, faults = run_section(self._program, section, clock)
                 if faults[0] != VALID:
                     raise self._range_error(group.index, int(faults[0]), rows[0], int(clock["step"][0]))
@@ -220,8 +223,8 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs beside the parameters, as NumPy arrays and numbers; waits for the device.
 
-        The layout: `rule`; `state`: for each tensor its states, `step`, `updates` and accumulators; `parameters`: the
-        named ones; `hyperparameters`: for each group those that are numbers.
+        The layout: `format_version`; `rule`; `groups`: for each its clock (`step`, `updates`, `accumulators`) and those
+        hyperparameters that are numbers; `state`: for each tensor its clock and its states; `parameters`: the named ones.
         """
         with self._lock:
             return state.collect(self)

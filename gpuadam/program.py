@@ -157,7 +157,7 @@ def ternary(op: int, a: float, b: float, c: float) -> float:
 
 
 @compiled()
-def evaluate(program: Any, begin: int | np.int64, end: int | np.int64, values: Any, clock: Any, stack: Any, outputs: Any) -> int:
+def evaluate(program: Any, begin: Any, end: Any, values: Any, clock: Any, stack: Any, outputs: Any) -> int:
     """Run instructions [begin, end) for one clock.
 
     Args:

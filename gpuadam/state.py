@@ -55,8 +55,9 @@ def collect(optimizer: "Optimizer") -> dict[str, Any]:
         arrays = {name: optimizer._backend.to_host(array) for name, array in states if array is not None}
         return {**read_clock(clocks[cohort], sections[cohorts.groups[cohort]]), **arrays}
 
+    speakers = cohorts.speakers(clocks)
     groups = [
-        {**read_clock(clocks[g.index], sections[g.index]), **numbers(g.hyperparameters, optimizer._program)}
+        {**read_clock(clocks[speakers[g.index]], sections[g.index]), **numbers(g.hyperparameters, optimizer._program)}
         for g in optimizer._groups
     ]
     return {

@@ -49,7 +49,8 @@ def same_states(a, b):
                 assert_same_bits(value, b["state"][name][key], f"{key} of {name}")
             else:
                 assert value == b["state"][name][key], f"{key} of {name}"
-    assert a["parameters"] == b["parameters"]
+    for key in ("parameters", "groups"):
+        assert a[key] == b[key], key
 
 
 # ---- gradients that are late or missing
@@ -130,6 +131,31 @@ def test_an_accumulator_rests_with_its_tensor():
         optimizer.step([np.ones(2) if mark[k] == "x" else None for mark in marks])
     assert np.all(params[0] == -(0.5 + 0.25 + 0.125 + 0.0625))
     assert np.all(params[1] == -(0.5 + 0.25))
+
+
+def test_the_tensor_with_most_updates_speaks_for_its_group():
+    """Whatever the order in which the tensors began to differ, and after resuming too."""
+
+    def make():
+        rate = schedules.accumulator("rate", 0.5, lambda x: x * 0.5)
+        return Adam([{"params": [np.ones(1), np.ones(1), np.ones(1)], "lr": rate}, {"params": [], "lr": rate}])
+
+    one, optimizer = np.ones(1), make()
+    for marks, rate, updates in (("x..", 0.25, 1), (".x.", 0.25, 1), (".x.", 0.125, 2), ("..x", 0.125, 2)):
+        optimizer.step([one * i if mark == "x" else None for i, mark in enumerate(marks)])
+        assert optimizer.hyperparameters()[0]["lr"] == rate
+        resumed = make()
+        resumed.load_state_dict(optimizer.state_dict())
+        for other in (optimizer, resumed):
+            assert other.state_dict()["groups"][0]["updates"] == updates
+            assert other.state_dict()["groups"][0]["accumulators"] == {"rate": rate}
+    for other in (optimizer, resumed):
+        other.step([None, None, one])
+        other.step([None, one, None])
+    assert optimizer.state_dict()["groups"] == resumed.state_dict()["groups"]
+    assert optimizer.hyperparameters() == resumed.hyperparameters()
+    assert optimizer.state_dict()["groups"][0]["updates"] == 3
+    assert optimizer.state_dict()["groups"][1]["step"] == 6
 
 
 # ---- groups and containers
