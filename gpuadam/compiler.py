@@ -200,10 +200,13 @@ class Program:
         return np.array(self.pool.values, np.float64)
 
     def keep_values(self, old: "Program") -> None:
-        """Give the parameters that this program shares with an older one the values that they have there."""
+        """Give parameters the values that they have in an older program; a name stands for one number, however made."""
+        named = old.named_parameters()
         for parameter, slot in self.pool.parameters.items():
             if parameter in old.pool.parameters:
                 self.pool.values[slot] = old.pool.values[old.pool.parameters[parameter]]
+            elif parameter.is_named and parameter.name in named:
+                self.pool.values[slot] = named[parameter.name]
 
     def named_parameters(self) -> dict[str, float]:
         """Values of the parameters that the user has named."""

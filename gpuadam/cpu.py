@@ -14,11 +14,13 @@ from numba.extending import intrinsic, overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from .compiler import CLOCK, ROW
-from .jit import compiled, inlined, keyed, pointer
+from .jit import compiled, inlined, kept, pointer
 from .program import INSTRUCTION, STACK_SIZE, VALID, evaluate
 from .tables import CHUNK, CHUNK_ROW, COHORT, DTYPES, LAUNCH, PROGRESS, REVISION, TENSOR, Batch, Specialisation
 
 UNKNOWN = 1 << 40  # length of a table whose length the walk need not know
+CACHE_LINE = 64  # bytes
+CHUNK_COST = 128  # elements that could be updated in the time that it takes to begin a chunk
 SERIAL_ELEMENTS = 32_768  # below this many elements a second thread costs more than it brings
 _parallel_lock = threading.Lock()  # Numba's workqueue layer aborts the process on concurrent launches
 
@@ -132,7 +134,7 @@ def make_sweep(specialisation: Specialisation) -> Any:
                     rounded[i] = rows[tensor.cohort * ROW + i]
                 update(tensor, first, count, row_type(*to_fixed_tuple(rounded, coefficients)))
 
-    return numba.cfunc(sweep_type, cache=True, error_model="numpy")(keyed(sweep))
+    return kept(functools.partial(numba.cfunc, sweep_type, error_model="numpy"), sweep)
 
 
 @compiled()
@@ -141,9 +143,9 @@ def sweep_serial(function: int, launch: int, first: int, count: int) -> None:
 
 
 @compiled(parallel=True)
-def sweep_parallel(function: int, launch: int, first: int, count: int, threads: int) -> None:
-    for thread in numba.prange(threads):
-        call_sweep(function, launch, first + count * thread // threads, first + count * (thread + 1) // threads)
+def sweep_parallel(function: int, launch: int, bounds: Any) -> None:
+    for thread in numba.prange(len(bounds) - 1):
+        call_sweep(function, launch, bounds[thread], bounds[thread + 1])
 
 
 @inlined
@@ -198,6 +200,31 @@ def finish(launch_address: int) -> None:
     evaluate_rows(launch)
 
 
+class Sweep:
+    """The chunks of one batch, shared out among threads."""
+
+    def __init__(self, batch: Batch, tables: dict[str, npt.NDArray[Any]]) -> None:
+        self._function = make_sweep(batch.specialisation).address
+        self._first, self._count = batch.first, batch.count
+        chunks = tables["chunks"][batch.first : batch.first + batch.count]
+        left = tables["tensors"]["numel"][chunks["tensor"]] - chunks["index"].astype(np.int64) * CHUNK
+        self._work = np.cumsum(np.minimum(left, CHUNK) + CHUNK_COST)
+        self._elements = int(self._work[-1]) - batch.count * CHUNK_COST
+        self._bounds: dict[int, npt.NDArray[np.int64]] = {}
+
+    def run(self, launch: int) -> None:
+        threads = min(numba.get_num_threads(), self._elements // SERIAL_ELEMENTS)
+        if threads <= 1:
+            sweep_serial(self._function, launch, self._first, self._count)
+            return
+        if threads not in self._bounds:
+            shares = self._work[-1] * np.arange(1, threads) // threads
+            inner = np.searchsorted(self._work, shares)
+            self._bounds[threads] = self._first + np.array([0, *inner, self._count], np.int64)
+        with _parallel_lock:
+            sweep_parallel(self._function, launch, self._bounds[threads])
+
+
 class Tables:
     """The tables of one optimizer in host memory, and the launches over them."""
 
@@ -207,7 +234,7 @@ class Tables:
         for name, table in tables.items():
             self._launch[name] = table.ctypes.data
         self._address = self._launch.ctypes.data
-        self._sweeps = [(make_sweep(b.specialisation).address, b.first, b.count) for b in batches if b.count]
+        self._sweeps = [Sweep(batch, tables) for batch in batches if batch.count]
 
     def require_writable(self) -> None:
         """Host memory always is."""
@@ -228,20 +255,19 @@ class Tables:
         """One step. Returns False if it was held: then nothing was written."""
         if prepare(self._address):
             return False
-        for function, first, count in self._sweeps:
-            threads = min(numba.get_num_threads(), count * CHUNK // SERIAL_ELEMENTS)
-            if threads <= 1:
-                sweep_serial(function, self._address, first, count)
-            else:
-                with _parallel_lock:
-                    sweep_parallel(function, self._address, first, count, threads)
+        for sweep in self._sweeps:
+            sweep.run(self._address)
         finish(self._address)
         return True
 
 
 def filled(numel: int, dtype: np.dtype[Any], value: float, device: int) -> npt.NDArray[Any]:
-    """A new flat array for a state, every element `value`."""
-    return np.full(numel, value, dtype)
+    """A new flat array for states, every element `value`, from the start of a cache line."""
+    raw = np.empty(numel * dtype.itemsize + CACHE_LINE, np.uint8)
+    first = -raw.ctypes.data % CACHE_LINE
+    array = raw[first : first + numel * dtype.itemsize].view(dtype)
+    array.fill(value)
+    return array
 
 
 def to_host(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -6,6 +6,7 @@ promise (the other half are the NVRTC options in `nvrtc.py`).
 
 import functools
 import hashlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import CellType, FunctionType
@@ -17,7 +18,7 @@ from numba.extending import intrinsic, register_jitable
 
 F = TypeVar("F", bound=Callable[..., Any])
 COMPILED = ("jit", "exact_math", "program", "compiler", "rules", "tables", "cpu")  # what holds text for Numba
-OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
 def inlined(function: F) -> F:
@@ -45,9 +46,18 @@ def keyed(function: F) -> F:
     return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, cells)  # type: ignore[return-value]
 
 
-def compiled(*signature: Any, **options: Any) -> Callable[[F], F]:
-    """Compile a function on its first call, or at once for the given signature, and keep the result on disk."""
-    return lambda function: numba.njit(*signature, **OPTIONS, **options)(keyed(function))
+def kept(make: Callable[..., Any], function: F) -> Any:
+    """Compile with `make`, and keep the result on disk if there is a folder for it."""
+    try:
+        return make(cache=True)(keyed(function))
+    except RuntimeError as error:  # Numba found neither the package's folder nor the user's writable
+        warnings.warn(f"compiled code cannot be kept; set NUMBA_CACHE_DIR to a folder ({error})", stacklevel=3)
+        return make(cache=False)(keyed(function))
+
+
+def compiled(**options: Any) -> Callable[[F], F]:
+    """Compile a function on its first call, and keep the result on disk."""
+    return lambda function: kept(functools.partial(numba.njit, **OPTIONS, **options), function)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -224,7 +224,7 @@ class Optimizer:
         """Everything that a resumed run needs beside the parameters, as NumPy arrays and numbers; waits for the device.
 
         The layout: `format_version`; `rule`; `groups`: for each its clock (`step`, `updates`, `accumulators`) and those
-        hyperparameters that are numbers; `state`: for each tensor its clock and its states; `parameters`: the named ones.
+        hyperparameters that are numbers; `state`: for each tensor its clock and its states; `parameters`.
         """
         with self._lock:
             return state.collect(self)

@@ -13,6 +13,9 @@ from .groups import Group, check_gradient, check_param, name_tensor, specialise
 from .rules import Rule
 from .tables import TENSOR, WIDE
 
+STATE_ALIGNMENT = 16  # elements: each state starts on a cache line of its own
+POOLED_ELEMENTS = 65_536  # states up to this size share a block of memory
+
 
 @dataclass
 class Binding:
@@ -39,20 +42,12 @@ class Tensors:
         self.params = [array for group in groups for array in group.arrays]
         self._check_overlap(self.params, [])
         pairs = [(group, array) for group in groups for array in group.arrays]
-        self.states = [self._new_states(group, param, backend) for group, param in pairs]
+        self.states = new_states(rule, pairs, backend)
         self.specialisations = [specialise(rule, group, param) for group, param in pairs]
+        self._fixed_rows = self._state_rows()
         self.owners: list[Any] | None = None
         self.grads: list[Array | None] = [None] * len(self.params)
         self._movable = [array for array in self.params if array.is_movable]
-
-    def _new_states(self, group: Group, param: Array, backend: Any) -> dict[str, Any]:
-        def new(state: str) -> Any:
-            if state in group.absent:
-                return None
-            flat = backend.filled(param.numel, param.dtype, self.rule.initial(state, group.options), param.device[1])
-            return shaped_like(flat, param)
-
-        return {state: new(state) for state in self.rule.states}
 
     def device(self) -> int:
         """Number of the device on which all of them lie."""
@@ -129,18 +124,47 @@ class Tensors:
         sizes = [array.nbytes for _, _, array in arrays]
         check_overlap(begins, sizes, lambda i: name_tensor(*arrays[i][:2]))
 
-    def rows(self, cohort_of: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
-        """The tensor table. A tensor without a gradient has none in its row, and rests."""
+    def _state_rows(self) -> npt.NDArray[Any]:
+        """The tensor table as far as it never changes."""
         rows = np.zeros(len(self.params), TENSOR)
-        rows["param"] = [param.address for param in self.params]
-        rows["grad"] = [0 if grad is None else grad.address for grad in self.grads]
         for i, state in enumerate(self.rule.states):
             rows["states"][:, i] = [address_of(own[state]) for own in self.states]
         rows["numel"] = self.numels()
+        return rows
+
+    def rows(self, cohort_of: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
+        """The tensor table. A tensor without a gradient has none in its row, and rests."""
+        rows = self._fixed_rows.copy()
+        rows["param"] = [param.address for param in self.params]
+        rows["grad"] = [0 if grad is None else grad.address for grad in self.grads]
         rows["cohort"] = cohort_of
         every = rows["param"] | rows["grad"] | np.bitwise_or.reduce(rows["states"], axis=1)
         rows["wide"] = every % WIDE == 0
         return rows
+
+
+def new_states(rule: Rule, pairs: Sequence[tuple[Group, Array]], backend: Any) -> list[dict[str, Any]]:
+    """The states of all tensors, None where the options leave one out.
+
+    Small ones of one kind lie in one block of memory, one after another: thousands of them then cost neither as many
+    allocations nor as many cache and page misses.
+    """
+    states: list[dict[str, Any]] = [dict.fromkeys(rule.states) for _ in pairs]
+    blocks: dict[tuple[Any, ...], list[int]] = {}
+    for index, (group, param) in enumerate(pairs):
+        alone = index if param.numel > POOLED_ELEMENTS else None
+        for state in rule.states:
+            if state not in group.absent:
+                kind = state, param.dtype, rule.initial(state, group.options), alone
+                blocks.setdefault(kind, []).append(index)
+    for (state, dtype, value, _), members in blocks.items():
+        room = [-(-pairs[i][1].numel // STATE_ALIGNMENT) * STATE_ALIGNMENT for i in members]
+        block = backend.filled(sum(room), dtype, value, pairs[0][1].device[1])
+        starts = np.cumsum([0, *room[:-1]])
+        for i, start in zip(members, starts.tolist(), strict=True):
+            param = pairs[i][1]
+            states[i][state] = shaped_like(block[start : start + param.numel], param)
+    return states
 
 
 def address_of(array: Any) -> int:

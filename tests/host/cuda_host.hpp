@@ -122,7 +122,9 @@ struct Block {
 
 inline Block* block = nullptr;
 
-inline Warp& warp() { return block->warps[threadIdx.x / warpSize]; }
+inline Warp& warp() {
+    return block->warps[threadIdx.x / warpSize];
+}
 
 // Run blocks [first, last) of a grid one after another, on threads that are made once.
 template <typename Kernel, typename... Arguments>
@@ -161,7 +163,9 @@ T shuffle(unsigned mask, T value, unsigned source) {
 
 }  // namespace host
 
-inline void __syncthreads() { host::block->barrier.arrive_and_wait(); }
+inline void __syncthreads() {
+    host::block->barrier.arrive_and_wait();
+}
 
 inline void __syncwarp(unsigned mask = ~0u) {
     if (mask != ~0u) host::fail("__syncwarp must name the whole warp");
@@ -239,11 +243,25 @@ constexpr T max(T a, T b) {
     return a < b ? b : a;
 }
 
-inline bool __isGlobal(const void*) { return true; }
+inline bool __isGlobal(const void*) {
+    return true;
+}
 
-inline long long __double_as_longlong(double x) { return std::bit_cast<long long>(x); }
-inline double __longlong_as_double(long long x) { return std::bit_cast<double>(x); }
-inline int __float_as_int(float x) { return std::bit_cast<int>(x); }
-inline float __int_as_float(int x) { return std::bit_cast<float>(x); }
-inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
-inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
+inline long long __double_as_longlong(double x) {
+    return std::bit_cast<long long>(x);
+}
+inline double __longlong_as_double(long long x) {
+    return std::bit_cast<double>(x);
+}
+inline int __float_as_int(float x) {
+    return std::bit_cast<int>(x);
+}
+inline float __int_as_float(int x) {
+    return std::bit_cast<float>(x);
+}
+inline unsigned __float_as_uint(float x) {
+    return std::bit_cast<unsigned>(x);
+}
+inline float __uint_as_float(unsigned x) {
+    return std::bit_cast<float>(x);
+}

@@ -15,8 +15,8 @@ namespace {
 
 using Run = void(const Launch*, unsigned, unsigned, unsigned, unsigned);
 constexpr unsigned ARRAYS = 5;  // parameter, gradient, states
-constexpr int STEPS = 12;  // many, since a race shows only if blocks overlap; a few would do for the rest
-constexpr int STALE_STEP = 3;  // the host changes something before this one
+constexpr int STEPS = 12;       // many, since a race shows only if blocks overlap; a few would do for the rest
+constexpr int STALE_STEP = 3;   // the host changes something before this one
 constexpr double RATES[] = {0.5, 0.55, 0.6, 0.75};  // one a cohort
 constexpr int COHORTS = sizeof(RATES) / sizeof(RATES[0]);
 constexpr int COEFFICIENTS = 12;  // as many as the longest rule has
@@ -57,7 +57,7 @@ struct Library {
 
 // An array of float or double, perhaps one element off the 16-byte boundary at which a heap block starts.
 class Array {
-public:
+ public:
     Array(size_t numel, unsigned size, bool shifted, double start)
         : numel_(size ? numel : 0),
           size_(size),
@@ -78,7 +78,7 @@ public:
 
     size_t numel() const { return numel_; }
 
-private:
+ private:
     size_t numel_;
     unsigned size_;
     std::vector<unsigned char> bytes_;
