@@ -26,7 +26,7 @@ class Cohorts:
         active: Whether the tensors of each cohort have gradients this time.
     """
 
-    def __init__(self, group_of: npt.NDArray[np.int64], group_count: int) -> None:
+    def __init__(self, group_of: npt.NDArray[np.integer[Any]], group_count: int) -> None:
         self.of = group_of.astype(np.int32)
         self.groups = list(range(group_count))
         self.active = [True] * group_count
@@ -34,17 +34,19 @@ class Cohorts:
     def __len__(self) -> int:
         return len(self.groups)
 
-    def activate(self, present: Mask) -> list[tuple[int, int]]:
-        """Note which tensors have a gradient. Returns the splits: (cohort, new cohort that starts with its clock)."""
+    def activated(self, present: Mask) -> tuple["Cohorts", list[tuple[int, int]]]:
+        """The cohorts for these gradients, and the splits: (cohort, new cohort that starts with its clock)."""
+        new = Cohorts(self.of, len(self))
+        new.groups = list(self.groups)
         members = np.bincount(self.of, minlength=len(self))
         moving = np.bincount(self.of[present], minlength=len(self))
         splits = []
         for cohort in np.flatnonzero((moving > 0) & (moving < members)):
-            splits.append((int(cohort), len(self)))
-            self.of[(self.of == cohort) & ~present] = len(self)
-            self.groups.append(self.groups[cohort])
-        self.active = [bool(moving[i] or not members[i]) for i in range(len(members))] + [False] * len(splits)
-        return splits
+            splits.append((int(cohort), len(new)))
+            new.of[(new.of == cohort) & ~present] = len(new)
+            new.groups.append(self.groups[cohort])
+        new.active = [bool(moving[i] or not members[i]) for i in range(len(self))] + [False] * len(splits)
+        return new, splits
 
     def speakers(self, clocks: npt.NDArray[Any]) -> dict[int, int]:
         """The cohort that speaks for each group: that of its tensor with the most updates, the first of them.

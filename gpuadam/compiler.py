@@ -25,12 +25,19 @@ assert CLOCK.itemsize == 48
 
 @dataclass
 class Output:
-    """One value that a program puts out, and the closed range in which it must lie for a step to be applied."""
+    """One value that a program puts out, and the closed range in which it must lie for a step to be applied.
+
+    Attributes:
+        place: Where in the row it goes; guards are checked in the order in which outputs are given.
+        allowed: How an error message puts the range.
+    """
 
     name: str
     expression: Expr
+    place: int = 0
     low: float = -math.inf
     high: float = math.inf
+    allowed: str = ""
 
     @property
     def is_guarded(self) -> bool:
@@ -45,7 +52,7 @@ class Section:
     end: int
     advance_end: int
     accumulators: list[Accumulator]
-    guards: dict[int, tuple[int, Output]] = field(default_factory=dict)  # instruction -> (output, what it guards)
+    guards: dict[int, Output] = field(default_factory=dict)  # instruction -> what it guards
 
     def new_clock(self) -> npt.NDArray[Any]:
         """The clock of a tensor that has had no update, as a one-row table."""
@@ -168,7 +175,7 @@ class Program:
         self.sections: list[Section] = []
 
     def add(self, outputs: Sequence[Output]) -> Section:
-        """Compile one group's outputs; output i goes to place i of its row."""
+        """Compile one group's outputs."""
         if len(outputs) > ROW:
             raise ValueError(f"a program may put out {ROW} values, got {len(outputs)}")
         roots = [output.expression for output in outputs]
@@ -176,12 +183,12 @@ class Program:
         begin = len(self.code)
         emitter = Emitter(self.pool, roots, accumulators, begin)
         guards = {}
-        for index, output in enumerate(outputs):
+        for output in outputs:
             emitter.push(output.expression)
             if output.is_guarded:
-                guards[begin + len(emitter.code)] = index, output
+                guards[begin + len(emitter.code)] = output
                 emitter.emit(Op.REQUIRE, self.pool.place([output.low, output.high]), 0)
-            emitter.emit(Op.OUTPUT, index, -1)
+            emitter.emit(Op.OUTPUT, output.place, -1)
         self.code.extend(emitter.code)
         end = len(self.code)
         advance = Emitter(self.pool, [a.update for a in accumulators], accumulators, end)

@@ -234,6 +234,7 @@ class Tables:
         for name, table in tables.items():
             self._launch[name] = table.ctypes.data
         self._address = self._launch.ctypes.data
+        self.is_half_done = False  # a step was begun and not ended
         self._sweeps = [Sweep(batch, tables) for batch in batches if batch.count]
 
     def require_writable(self) -> None:
@@ -255,10 +256,16 @@ class Tables:
         """One step. Returns False if it was held: then nothing was written."""
         if prepare(self._address):
             return False
+        self.is_half_done = True
         for sweep in self._sweeps:
             sweep.run(self._address)
         finish(self._address)
+        self.is_half_done = False
         return True
+
+    def reset(self) -> None:
+        """Forget a step that was interrupted: the state that is being loaded replaces what it left."""
+        self.is_half_done = False
 
 
 def filled(numel: int, dtype: np.dtype[Any], value: float, device: int) -> npt.NDArray[Any]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .nvrtc import BLOCK, cubin_path, resident_blocks
 from .program import VALID
-from .tables import LAUNCH, PROGRESS, TABLES, Batch, Specialisation
+from .tables import LAUNCH, PROGRESS, TABLES, Batch, Specialisation, new_progress
 
 RING = 16  # uploads that may be under way at once
 POLL = 64  # steps between two looks at the device's progress, which are asynchronous
@@ -115,6 +115,7 @@ class Tables:
         self._is_settled = True  # no stream has anything to do for this optimizer
         self._graph_stream: Any = None  # the one on which a step was captured last; its graph is expected to run there
         self._revision = 1
+        self.is_half_done = False  # a step was begun and not ended: some blocks have a ticket, others will never come
         self._runs = 0
         self._seen = np.zeros(1, PROGRESS)
 
@@ -206,6 +207,11 @@ class Tables:
         table = raw[: self._rows[name] * dtype.itemsize].view(dtype.base)
         return table.reshape(-1, *dtype.shape)  # type: ignore[no-any-return]
 
+    def reset(self) -> None:
+        """Forget a step that was interrupted: the state that is being loaded replaces what it left."""
+        self.upload("progress", 0, new_progress())
+        self.is_half_done = False
+
     def run(self) -> bool:
         """One step. Returns False once the device is known to hold the steps: then nothing was launched."""
         with self._device:
@@ -218,8 +224,10 @@ class Tables:
                 if self._is_held(stream):
                     return False
             self._is_settled = False
+            self.is_half_done = True
             for kernel, grid, launch in self._launches:
                 kernel((grid,), (BLOCK,), (launch,))
+            self.is_half_done = False
             if not is_capturing:
                 self._leave(stream)
         return True

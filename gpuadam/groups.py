@@ -1,5 +1,6 @@
 """Parameter groups: what the user hands over, read and checked as a whole before anything is made."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args, get_type_hints
@@ -7,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 
 from .arrays import Array, borrow
-from .compiler import Output
+from .compiler import Output, Program
 from .expressions import Expr, Parameter, as_expr, as_number
 from .program import Op
 from .rules import FINITE, Range, Rule
@@ -195,12 +196,43 @@ def changed_hyperparameters(rule: Rule, group: Group, settings: Mapping[str, Any
 
 
 def outputs(rule: Rule, group: Group) -> list[Output]:
-    """What the group's program puts out: the coefficients of the rule, then its hyperparameters, guarded."""
+    """What the group's program puts out: the rule's coefficients, then its hyperparameters, which are checked first."""
     coefficients = rule.coefficients(group.hyperparameters, group.options)
-    row = [Output(name, as_expr(value)) for name, value in zip(coefficients._fields, coefficients, strict=True)]
-    for name, (low, high, _) in rule.hyperparameters.items():
-        row.append(Output(name, group.hyperparameters[name], low, high))
-    return row
+    first = len(coefficients)
+    checked = [
+        Output(name, group.hyperparameters[name], first + i, *allowed)
+        for i, (name, allowed) in enumerate(rule.hyperparameters.items())
+    ]
+    form = "float32" if any(array.dtype == np.float32 for array in group.arrays) else "float64"
+    largest = float(np.finfo(form).max)
+    for place, (name, value) in enumerate(zip(coefficients._fields, coefficients, strict=True)):
+        checked.append(Output(name, as_expr(value), place, -largest, largest, f"a number that is finite in {form}"))
+    return checked
+
+
+def warn_of_flips(rule: Rule, group: Group, row: Any) -> None:
+    """Say so if a decoupled decay takes more than there is."""
+    decay = row[rule.row._fields.index("decay")]  # type: ignore[attr-defined]
+    if decay > 1:
+        text = (
+            f"weight decay takes {decay:.3g} times the parameters of group {group.index} a step: it flips their signs"
+        )
+        warnings.warn(text, stacklevel=5)
+
+
+def compile_groups(rule: Rule, own: Sequence[Group], old: Program | None = None) -> Program:
+    """The program of all groups; what it shares with an older one keeps the values that it has there."""
+    program = Program()
+    for group in own:
+        program.add(outputs(rule, group))
+    if old is not None:
+        program.keep_values(old)
+    values = program.named_parameters()
+    for parameter, slot in program.pool.parameters.items():
+        both = program.pool.values[slot], values.get(parameter.name)
+        if parameter.is_named and repr(both[0]) != repr(both[1]):
+            raise ValueError(f"the parameter {parameter.name!r} has two values, {both}; a name stands for one number")
+    return program
 
 
 def specialise(rule: Rule, group: Group, array: Array) -> Specialisation:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numba
 from numba import types
+from numba.core.serialize import dumps
 from numba.extending import intrinsic, register_jitable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,7 +24,20 @@ OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 def inlined(function: F) -> F:
     """Let compiled code call a plain function; it is compiled into its caller."""
-    return register_jitable(error_model="numpy")(function)  # type: ignore[no-any-return]
+    return register_jitable(error_model="numpy")(named(function))  # type: ignore[no-any-return]
+
+
+def named(function: F) -> F:
+    """Name a closure after what it is bound to.
+
+    Numba numbers its symbols by process: two closures of one function, compiled by two processes, may come back from
+    the cache with one and the same symbol, and the first would be called for both. Names of their own keep them apart.
+    """
+    if function.__closure__:
+        cells = tuple(cell.cell_contents for cell in function.__closure__)
+        name = f"{function.__name__.strip('<>')}_{hashlib.sha256(dumps(cells)).hexdigest()[:16]}"
+        function.__name__ = function.__qualname__ = name
+    return function
 
 
 @functools.cache
@@ -43,7 +57,8 @@ def keyed(function: F) -> F:
     """
     code = function.__code__.replace(co_freevars=(*function.__code__.co_freevars, "source_digest"))
     cells = (*(function.__closure__ or ()), CellType(source_digest()))
-    return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, cells)  # type: ignore[return-value]
+    bound = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, cells)
+    return named(bound)  # type: ignore[return-value]
 
 
 def kept(make: Callable[..., Any], function: F) -> Any:

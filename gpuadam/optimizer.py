@@ -1,7 +1,6 @@
 """The optimizer on the host: it reads what the user gives, keeps the tables true, and launches the walk over them."""
 
 import threading
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from types import ModuleType
@@ -51,15 +50,17 @@ class Optimizer:
                 "this thread flushes subnormal numbers to zero (torch.set_flush_denormal?), so results would differ "
                 "from a GPU's; turn that off, or go on with allow_flush=True"
             )
-        self._program = compile_groups(rule, self._groups)
+        self._program = groups.compile_groups(rule, self._groups)
         self._check_first_step()
         self._tensors = Tensors(rule, self._groups, self._backend)
         self._cohorts = Cohorts(self._tensors.group_of, len(self._groups))
         kinds = self._tensors.specialisations or [Specialisation(rule, "float32", "float32", ("float32",) * 3)]
         batches, chunks = make_batches(kinds, self._tensors.numels() or [0])
         cohorts = self._cohorts.rows(self._program.sections)
-        tables = make_tables(self._tensors.rows(self._cohorts.of), chunks, cohorts, self._program)
+        tensors = self._tensors.rows(self._tensors.binding, self._cohorts.of)
+        tables = make_tables(tensors, chunks, cohorts, self._program)
         self._revision = 1
+        self._interrupted = ""  # what was begun and not ended
         self._room = {name: len(tables[name]) for name in ("program", "values")}
         self._tables = self._backend.Tables(tables, batches, self._tensors.device())
 
@@ -80,8 +81,19 @@ class Optimizer:
                 raise ValueError("there are no gradients: give step(grads), or bind(grads) once before step()")
             elif self._tensors.have_moved():
                 self._bind(self._tensors.owners)
+            self._check_whole()
             if not self._tables.run():
                 raise self._fault()
+            self._tensors.note_writes()
+
+    def _check_whole(self, repeated: str = "") -> None:
+        """Refuse to go on from the middle of something."""
+        if self._tables.is_half_done:
+            raise RuntimeError(
+                "a step was interrupted, so some tensors may be a step ahead of others: load a state first"
+            )
+        if self._interrupted not in ("", repeated):
+            raise RuntimeError(f"{self._interrupted} was interrupted: repeat it first")
 
     def bind(self, grads: Any) -> None:
         """Take gradients for this and the following steps; each step reads them where they lie.
@@ -101,38 +113,36 @@ class Optimizer:
 
     def _bind(self, owners: list[Any]) -> None:
         binding = self._tensors.read(owners)
+        cohorts, splits = self._cohorts.activated(binding.present())
         self._tables.require_writable()
-        self._tensors.accept(binding)
-        for source, target in self._cohorts.activate(self._tensors.present()):
+        self._tensors.release()
+        for source, target in splits:
             self._tables.copy_clock(source, target)
-        self._tables.upload("tensors", 0, self._tensors.rows(self._cohorts.of))
-        self._tables.upload("cohorts", 0, self._cohorts.rows(self._program.sections))
-        self._announce()
+        self._tables.upload("tensors", 0, self._tensors.rows(binding, cohorts.of))
+        if cohorts.active != self._cohorts.active:
+            self._tables.upload("cohorts", 0, cohorts.rows(self._program.sections))
+        if splits:
+            self._announce(len(cohorts))
+        self._cohorts = cohorts
+        self._tensors.accept(binding)
 
-    def _announce(self) -> None:
+    def _announce(self, cohort_count: int) -> None:
         """Tell the device that tables have changed: rows that it made ahead are stale."""
         self._revision += 1
-        self._tables.upload("revision", 0, np.array([(self._revision, len(self._cohorts), 0)], REVISION))
+        self._tables.upload("revision", 0, np.array([(self._revision, cohort_count, 0)], REVISION))
 
     def _check_first_step(self) -> None:
         for group, section in zip(self._groups, self._program.sections, strict=True):
-            clock = section.new_clock()
-            rows, faults = run_section(self._program, section, clock)
+            rows, faults = run_section(self._program, section, section.new_clock())
             if faults[0] != VALID:
                 raise self._range_error(group.index, int(faults[0]), rows[0], 0)
-            names = list(self.rule.hyperparameters)
-            values = dict(zip(names, rows[0][len(self.rule.row._fields) :], strict=False))  # type: ignore[attr-defined]
-            if getattr(group.options, "decay", "") == "decoupled" and values["lr"] * values["weight_decay"] > 1:
-                warnings.warn(
-                    f"{group.describe('lr')} times weight_decay is above 1: decay flips the signs", stacklevel=4
-                )
+            groups.warn_of_flips(self.rule, group, rows[0])
 
     def _range_error(self, group: int, instruction: int, row: Any, step: int) -> ScheduleError:
-        index, output = self._program.sections[group].guards[instruction]
-        text = self.rule.hyperparameters[output.name].text
+        output = self._program.sections[group].guards[instruction]
         return ScheduleError(
-            f"{output.name} of group {group} would be {float(row[index])!r} at step {step}; allowed is {text}. "
-            "The step is held: nothing was written, and no counter moved"
+            f"{output.name} of group {group} would be {float(row[output.place])!r} at step {step}; allowed is "
+            f"{output.allowed}. The step is held: nothing was written, and no counter moved"
         )
 
     def _fault(self) -> ScheduleError:
@@ -177,29 +187,36 @@ class Optimizer:
         with self._lock:
             chosen = self._groups if group is None else [self._groups[as_index(group, len(self._groups))]]
             changed = {member.index: groups.changed_hyperparameters(self.rule, member, settings) for member in chosen}
+            self._check_whole(repeated="set_hyperparameters")
             self._install(*self._prepare(changed))
 
     def _prepare(self, changed: Mapping[int, dict[str, Expr]]) -> tuple[list[groups.Group], Program]:
         """The groups with other hyperparameters and their program, checked; nothing is in force yet."""
         own = [replace(g, hyperparameters=changed.get(g.index, g.hyperparameters)) for g in self._groups]
-        program = compile_groups(self.rule, own, self._program)
+        program = groups.compile_groups(self.rule, own, self._program)
         for name, needed in (("program", len(program.code)), ("values", len(program.pool.values))):
             if needed > self._room[name]:
                 raise ValueError(
                     f"the schedules need {needed} rows of the table {name!r}, which has room for {self._room[name]}: "
                     "give them to a new optimizer, and load this one's state_dict into it"
                 )
+        for index in changed:
+            rows, _ = run_section(program, program.sections[index], program.sections[index].new_clock())
+            groups.warn_of_flips(self.rule, own[index], rows[0])
         self._tables.require_writable()
         return own, program
 
-    def _install(self, own: list[groups.Group], program: Program) -> None:
+    def _install(self, own: list[groups.Group], program: Program, what: str = "set_hyperparameters") -> None:
         """Put in force what was prepared."""
-        state.carry_accumulators(self._tables, self._cohorts, self._program, program)
-        self._groups, self._program = own, program
+        self._interrupted = what
+        clocks = state.carried_accumulators(self._tables, self._cohorts, self._program, program)
         self._tables.upload("program", 0, program.instructions())
         self._tables.upload("values", 0, program.values())
         self._tables.upload("cohorts", 0, self._cohorts.rows(program.sections))
-        self._announce()
+        self._tables.upload("clocks", 0, clocks)
+        self._announce(len(self._cohorts))
+        self._groups, self._program = own, program
+        self._interrupted = ""
 
     def parameters(self) -> dict[str, float]:
         """The named parameters of all schedules, as they stand."""
@@ -218,7 +235,7 @@ class Optimizer:
             self._tables.require_writable()
             self._program.set_parameter(name, number)
             self._tables.upload("values", 0, self._program.values())
-            self._announce()
+            self._announce(len(self._cohorts))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs beside the parameters, as NumPy arrays and numbers; waits for the device.
@@ -227,6 +244,7 @@ class Optimizer:
         hyperparameters that are numbers; `state`: for each tensor its clock and its states; `parameters`.
         """
         with self._lock:
+            self._check_whole()
             return state.collect(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *, hyperparameters: bool = False) -> None:
@@ -241,21 +259,6 @@ class Optimizer:
         """
         with self._lock:
             state.restore(self, state_dict, hyperparameters)
-
-
-def compile_groups(rule: Rule, own: list[groups.Group], old: Program | None = None) -> Program:
-    """The program of all groups; what it shares with an older one keeps the values that it has there."""
-    program = Program()
-    for group in own:
-        program.add(groups.outputs(rule, group))
-    if old is not None:
-        program.keep_values(old)
-    values = program.named_parameters()
-    for parameter, slot in program.pool.parameters.items():
-        both = program.pool.values[slot], values.get(parameter.name)
-        if parameter.is_named and repr(both[0]) != repr(both[1]):
-            raise ValueError(f"the parameter {parameter.name!r} has two values, {both}; a name stands for one number")
-    return program
 
 
 def as_index(group: Any, count: int) -> int:

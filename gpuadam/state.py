@@ -80,20 +80,23 @@ def restore(optimizer: "Optimizer", saved: Mapping[str, Any], hyperparameters: b
     groups, program = optimizer._prepare(changed)
     for name, value in saved["parameters"].items():
         program.set_parameter(name, float(value))
+    cohorts, clocks = _restored_cohorts(optimizer, saved)
+    cohorts, splits = cohorts.activated(optimizer._tensors.binding.present())
+    clocks = np.concatenate([clocks, clocks[[source for source, _ in splits]]])
+    optimizer._interrupted = "load_state_dict"
     for own, name in zip(optimizer._tensors.states, optimizer._tensors.names, strict=True):
         for state, array in own.items():
             if array is not None:
                 optimizer._backend.overwrite(array, np.asarray(saved["state"][name][state]))
-    clocks = _restore_clocks(optimizer, saved)
     optimizer._tables.upload("clocks", 0, clocks)
-    for source, target in optimizer._cohorts.activate(optimizer._tensors.present()):
-        optimizer._tables.copy_clock(source, target)
-    optimizer._tables.upload("tensors", 0, optimizer._tensors.rows(optimizer._cohorts.of))
-    optimizer._install(groups, program)
+    optimizer._tables.upload("tensors", 0, optimizer._tensors.rows(optimizer._tensors.binding, cohorts.of))
+    optimizer._tables.reset()
+    optimizer._cohorts = cohorts
+    optimizer._install(groups, program, "load_state_dict")
 
 
-def _restore_clocks(optimizer: "Optimizer", saved: Mapping[str, Any]) -> Any:
-    """Sort tensors into cohorts by their clocks; the first cohorts are the groups' own, in order."""
+def _restored_cohorts(optimizer: "Optimizer", saved: Mapping[str, Any]) -> tuple[Cohorts, Any]:
+    """Tensors sorted into cohorts by their clocks, and these; the first cohorts are the groups' own, in order."""
     tensors, sections = optimizer._tensors, optimizer._program.sections
     clocks = [make_clock(group, section) for group, section in zip(saved["groups"], sections, strict=True)]
     cohorts = Cohorts(tensors.group_of, len(clocks))
@@ -107,8 +110,7 @@ def _restore_clocks(optimizer: "Optimizer", saved: Mapping[str, Any]) -> Any:
             cohorts.groups.append(group)
             cohorts.active.append(True)
         cohorts.of[index] = cohort
-    optimizer._cohorts = cohorts
-    return np.array(clocks, CLOCK)
+    return cohorts, np.array(clocks, CLOCK)
 
 
 def differences(optimizer: "Optimizer", saved: Any, hyperparameters: bool) -> Iterator[str]:
@@ -213,14 +215,17 @@ def _tensor_differences(optimizer: "Optimizer", index: int, name: Any, saved: An
             yield f"{state} of {title} is {array.dtype} {array.shape}, {here}"
 
 
-def carry_accumulators(tables: Any, cohorts: Cohorts, old: Program, new: Program) -> None:
-    """Give the accumulators of a changed program the values that those of the same name hold; others start afresh."""
+def carried_accumulators(tables: Any, cohorts: Cohorts, old: Program, new: Program) -> Any:
+    """The clocks to upload for a changed program: none if its accumulators are the old ones.
+
+    Those of the same name go on from where they are; others start afresh.
+    """
     if all(a.accumulators == b.accumulators for a, b in zip(old.sections, new.sections, strict=True)):
-        return
+        return np.empty(0, CLOCK)
     clocks = tables.download("clocks")[: len(cohorts)]
     for clock, group in zip(clocks, cohorts.groups, strict=True):
         held = read_clock(clock, old.sections[group])
         fresh = {accumulator.name: accumulator.initial for accumulator in new.sections[group].accumulators}
         held["accumulators"] = {**fresh, **{name: v for name, v in held["accumulators"].items() if name in fresh}}
         clock["accumulators"] = make_clock(held, new.sections[group])["accumulators"]
-    tables.upload("clocks", 0, clocks)
+    return clocks

@@ -1,6 +1,7 @@
 """The tensors of an optimizer: parameters and gradients that are borrowed, states that are its own."""
 
 import operator
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,10 @@ class Binding:
     owners: list[Any]
     grads: list[Array | None]
 
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Which tensors have a gradient."""
+        return np.array([grad is not None for grad in self.grads], bool)
+
 
 class Tensors:
     """All tensors of an optimizer, in the order of its groups.
@@ -40,14 +45,15 @@ class Tensors:
         self.names = [name for group in groups for name in group.names]
         self.group_of = np.repeat(np.arange(len(groups)), [len(group.names) for group in groups])
         self.params = [array for group in groups for array in group.arrays]
+        self.binding = Binding(self.params, [], [None] * len(self.params))
         self._check_overlap(self.params, [])
         pairs = [(group, array) for group in groups for array in group.arrays]
         self.states = new_states(rule, pairs, backend)
         self.specialisations = [specialise(rule, group, param) for group, param in pairs]
         self._fixed_rows = self._state_rows()
         self.owners: list[Any] | None = None
-        self.grads: list[Array | None] = [None] * len(self.params)
         self._movable = [array for array in self.params if array.is_movable]
+        self._versioned = [array.owner for array in self.params if hasattr(array.owner, "_version")]
 
     def device(self) -> int:
         """Number of the device on which all of them lie."""
@@ -76,10 +82,6 @@ class Tensors:
     def is_bound_to(self, owners: list[Any]) -> bool:
         """Whether these very gradients are in force, and neither they nor the parameters have moved."""
         return self.owners is not None and all(map(operator.is_, owners, self.owners)) and not self.have_moved()
-
-    def present(self) -> npt.NDArray[np.bool_]:
-        """Which tensors have a gradient."""
-        return np.array([grad is not None for grad in self.grads], bool)
 
     def have_moved(self) -> bool:
         return any(array.has_moved for array in self._movable)
@@ -111,11 +113,21 @@ class Tensors:
             )
         return new
 
+    def release(self) -> None:
+        """Nothing is bound from here to `accept`: an interrupt between them leaves no half of a change."""
+        self.owners = None
+
     def accept(self, binding: Binding) -> None:
         """Put a checked binding in force."""
-        self.params, self.owners, self.grads = binding.params, binding.owners, binding.grads
-        arrays = [*self.params, *(grad for grad in self.grads if grad is not None)]
+        self.binding, self.params = binding, binding.params
+        arrays = [*binding.params, *(grad for grad in binding.grads if grad is not None)]
         self._movable = [array for array in arrays if array.is_movable]
+        self.owners = binding.owners
+
+    def note_writes(self) -> None:
+        """Tell PyTorch that its tensors were written, so that autograd refuses values that it saved before."""
+        if self._versioned:
+            sys.modules["torch"].autograd.graph.increment_version(self._versioned)
 
     def _check_overlap(self, params: Sequence[Array], grads: Sequence[Array | None]) -> None:
         arrays: list[tuple[str, Any, Array]] = [("parameter", *pair) for pair in zip(self.names, params, strict=True)]
@@ -132,11 +144,11 @@ class Tensors:
         rows["numel"] = self.numels()
         return rows
 
-    def rows(self, cohort_of: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
+    def rows(self, binding: Binding, cohort_of: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
         """The tensor table. A tensor without a gradient has none in its row, and rests."""
         rows = self._fixed_rows.copy()
-        rows["param"] = [param.address for param in self.params]
-        rows["grad"] = [0 if grad is None else grad.address for grad in self.grads]
+        rows["param"] = [param.address for param in binding.params]
+        rows["grad"] = [0 if grad is None else grad.address for grad in binding.grads]
         rows["cohort"] = cohort_of
         every = rows["param"] | rows["grad"] | np.bitwise_or.reduce(rows["states"], axis=1)
         rows["wide"] = every % WIDE == 0

@@ -18,6 +18,7 @@ NEEDS_COMPILER = pytest.mark.skipif(host_kernels.COMPILER is None, reason="g++ i
 @pytest.fixture
 def stand_in(monkeypatch):
     """`gpuadam.cuda` finds the stand-in where it looks for CuPy."""
+    pytest.importorskip("cupy", reason="CuPy, whose binding of NVRTC the stand-in needs, is not installed")
     nvrtc.load_nvrtc()  # for this, CuPy itself is imported
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy)
     monkeypatch.setenv("GPUADAM_CACHE_DIR", str(host_kernels._cache() / "cubins"))

@@ -6,14 +6,16 @@ from typing import Any
 import host_kernels
 import numpy as np
 
-from gpuadam import cpu
+from gpuadam import cpu, tensors
 from gpuadam.cpu import filled, overwrite, to_host  # noqa: F401 (a backend has these)
 from gpuadam.tables import LAUNCH, TABLES, VALID, Batch
 
 GRID = 3  # blocks of a launch: more than one, so that there is a last one
 BLOCK = host_kernels.THREADS
 PATCH: host_kernels.Patch | None = None  # a planted fault
-SANITIZE = "address" if os.environ.get("GPUADAM_HOST_SANITIZE") else None  # set by tests/test_host_sanitizers.py
+SANITIZE = "address" if os.environ.get("GPUADAM_HOST_SANITIZE") else None  # set by tests/test_bits_sanitized.py
+if SANITIZE:
+    tensors.POOLED_ELEMENTS = 0  # every state is an allocation of its own, guarded on both sides
 
 
 class Tables(cpu.Tables):
@@ -22,6 +24,7 @@ class Tables(cpu.Tables):
     def __init__(self, tables: dict[str, np.ndarray], batches: list[Batch], device: int) -> None:
         self._tables = tables
         self._launches = []
+        self.is_half_done = False
         for batch in batches:
             share = max(1, -(-batch.count // GRID))
             grid = max(1, -(-batch.count // share))

@@ -11,18 +11,31 @@ from pathlib import Path
 
 import host_kernels
 import pytest
+from optional import missing
 
-pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="g++ is not there to compile the kernels")
+
+@pytest.fixture(autouse=True, scope="module")
+def compiler() -> None:
+    if host_kernels.COMPILER is None:
+        missing("g++ is not there to compile the kernels")
+
 
 TESTS = Path(__file__).parent
 PLANTED = """
+import sys
 import numpy as np, pytest
 import host_backend, host_kernels, gpuadam
-host_backend.PATCH = host_kernels.planted("step.cu", "i < count / SIZE", "i <= count / SIZE")
+host_backend.PATCH = host_kernels.planted("step.cu", *sys.argv[1:])
 with pytest.MonkeyPatch.context() as patch:
-    optimizer = host_backend.optimizer_on(host_backend, patch, gpuadam.Adam, [np.ones(1024, np.float32)])
-optimizer.step([np.ones(1024, np.float32)])
+    params = [np.ones(1024, np.float32), np.ones(1024, np.float32)]
+    optimizer = host_backend.optimizer_on(host_backend, patch, gpuadam.Adam, params)
+optimizer.step([np.ones(1024, np.float32), None])
 """
+FAULTS = {  # the tensor behind rests: were its states next in memory, what is written to them would be lost
+    "one granule too many": ("i < count / SIZE", "i <= count / SIZE"),
+    "store of the next granule of a parameter": ("params.store(i, param)", "params.store(i + 1, param)"),
+    "store of the next granule of a state": ("states0.store(i, state0)", "states0.store(i + 1, state0)"),
+}
 
 
 def runtime(name: str) -> str:
@@ -55,8 +68,9 @@ def test_every_rule_option_and_format_is_clean_and_equal():
     assert " passed" in done.stdout
 
 
-def test_a_planted_access_out_of_bounds_is_reported():
-    done = run_sanitized("-c", PLANTED)
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_access_out_of_bounds_is_reported(name):
+    done = run_sanitized("-c", PLANTED, *FAULTS[name])
     assert done.returncode != 0
     assert "heap-buffer-overflow" in done.stderr
     assert "formats.cuh" in done.stderr

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mpmath  # type: ignore[import-untyped]
 import numba
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from gpuadam import exact_math
 
+mpmath = pytest.importorskip("mpmath", reason="mpmath is not installed")
 Doubles = NDArray[np.float64]
 Loop = Callable[..., Doubles]
 
@@ -380,7 +380,11 @@ def test_header_gives_the_same_bits(name: str, header_loops: dict[str, Loop]) ->
 
 
 def test_header_compiles_for_the_device_without_fused_multiply_add() -> None:
-    nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", exc_type=ImportError)
+    nvrtc = pytest.importorskip(
+        "cupy_backends.cuda.libs.nvrtc",
+        reason="CuPy, which has the binding of NVRTC, is not installed",
+        exc_type=ImportError,
+    )
     stores = "".join(f"y[{i}] = exact::{name}(x[0]); " for i, name in enumerate(UNARY))
     kernel = f'extern "C" __global__ void all(double* x, double* y) {{ {stores} y[8] = exact::power(x[0], x[1]); }}'
     program = nvrtc.createProgram(f"{HEADER.read_text()}\n{kernel}", "all.cu", (), ())

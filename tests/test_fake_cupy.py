@@ -6,7 +6,6 @@ import operator
 import re
 from pathlib import Path
 
-import cupy
 import fake_cupy
 import fake_device
 import numpy as np
@@ -15,6 +14,7 @@ from fake_device import CUDARuntimeError, machine
 
 from gpuadam import cuda
 
+cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
 OURS = {"queue"}  # names of the stand-in that CuPy has not
 
 

@@ -198,7 +198,7 @@ def test_cyclic_against_torch(mode: str, down: int | None) -> None:
 
 def test_cosine_keeps_its_digits_near_the_end() -> None:
     """One step before the end `(1 + cos(x)) / 2` in double has 6 digits left, ours all of them."""
-    mpmath = pytest.importorskip("mpmath")
+    mpmath = pytest.importorskip("mpmath", reason="mpmath is not installed")
     total = 100_000
     decays = {
         "cosine": (schedules.cosine_decay(0.1, total), 0),

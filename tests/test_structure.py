@@ -156,6 +156,15 @@ def test_element_functions_hold_no_literal():
     assert not re.findall(r"(?<![\w])\d+(?:\.\d*)?f?(?![\w])", numbers)
 
 
+def test_a_block_fences_what_it_did_from_what_the_last_block_does():
+    """Around the ticket stands a fence on either side. That one is missing cannot be shown on the host."""
+    text = re.sub(r"//.*", "", nvrtc.sources()["step.cu"])
+    statements = [" ".join(part.split()) for part in re.split(r"[;{}]", text) if part.strip()]
+    tickets = [i for i, statement in enumerate(statements) if re.search(r"\batomic\w+\(&[^)]*\bticket\b", statement)]
+    assert len(tickets) == 1
+    assert statements[tickets[0] - 1] == statements[tickets[0] + 1] == "__threadfence()"
+
+
 @pytest.mark.skipif(host_kernels.COMPILER is None, reason="g++ is not there to print offsetof")
 def test_struct_layouts_are_the_same(tmp_path):
     structs = {

@@ -1,6 +1,6 @@
 """A few small steps for compute-sanitizer: `compute-sanitizer --tool memcheck python tests/gpu/small_case.py`.
 
-Every array is an allocation of its own, with nothing behind it, so an access beyond its end is seen.
+Every array and every state is an allocation of its own, with nothing behind it, so an access beyond its end is seen.
 """
 
 import sys
@@ -9,7 +9,7 @@ import cupy
 import numpy as np
 
 import gpuadam
-from gpuadam import schedules
+from gpuadam import schedules, tensors
 
 SIZES = [0, 1, 3, 127, 1023, 1024, 1025, 2051, 9000]
 LR = schedules.warmup_cosine_decay(0.0, 0.05, 2, 9)
@@ -21,21 +21,21 @@ def filled(count, dtype, seed, start=0):
     return cupy.asarray(values)[start:]
 
 
-def tensors(dtype, seed):
+def make_tensors(dtype, seed):
     aligned = [filled(count, dtype, seed + count) for count in SIZES]
     return [*aligned, filled(1, dtype, seed).reshape(()), *(filled(count, dtype, seed, 1) for count in SIZES[4:8])]
 
 
 def run(make, dtype, **settings):
     """Steps with all gradients, with some, after a change of a number, and two replays of a graph."""
-    params = tensors(dtype, 0)
+    params = make_tensors(dtype, 0)
     third = len(params) // 3
     optimizer = make([{"params": params[:third]}, {"params": params[third:], "lr": LR}], **settings)
     stream = cupy.cuda.Stream(non_blocking=True)
     cupy.cuda.Device().synchronize()
     with stream:
-        optimizer.step(tensors(dtype, 50))
-        optimizer.step([None if i % 3 == 0 else grad for i, grad in enumerate(tensors(dtype, 90))])
+        optimizer.step(make_tensors(dtype, 50))
+        optimizer.step([None if i % 3 == 0 else grad for i, grad in enumerate(make_tensors(dtype, 90))])
         optimizer.set_hyperparameters(group=0, lr=0.02)
         optimizer.step()
         stream.begin_capture()
@@ -53,6 +53,7 @@ def run(make, dtype, **settings):
 
 def main():
     cupy.cuda.set_allocator(None)
+    tensors.POOLED_ELEMENTS = 0
     for dtype in (np.float32, np.float64):
         run(gpuadam.AdamW, dtype)
         run(gpuadam.Adam, dtype, amsgrad=True)

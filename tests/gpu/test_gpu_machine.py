@@ -169,7 +169,7 @@ def test_more_than_2_to_the_31_elements():
 
 
 def test_pytorch_tensors_on_the_device():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     if not torch.cuda.is_available():
         pytest.skip("PyTorch was built without CUDA, or sees no device")
     params, grads = (
