@@ -8,7 +8,7 @@ import numpy as np
 
 from gpuadam import cpu, tensors
 from gpuadam.cpu import filled, overwrite, to_host  # noqa: F401 (a backend has these)
-from gpuadam.tables import LAUNCH, TABLES, VALID, Batch
+from gpuadam.tables import LAUNCH, TABLES, VALID, Batch, new_progress
 
 GRID = 3  # blocks of a launch: more than one, so that there is a last one
 BLOCK = host_kernels.THREADS
@@ -38,13 +38,19 @@ class Tables(cpu.Tables):
         for _, _, launch in self._launches:
             launch["blocks"] = sum(grid for _, grid, _ in self._launches)
 
+    def reset(self) -> None:
+        self.upload("progress", 0, new_progress())
+        self.is_half_done = False
+
     def run(self) -> bool:
         progress, revision = self._tables["progress"], self._tables["revision"]
         if progress["prepared"][0] == revision["number"][0] and progress["fault_cohort"][0] != VALID:
             return False
         steps = self._tables["clocks"]["step"].copy()
+        self.is_half_done = True
         for library, grid, launch in self._launches:
             host_kernels.run(library, launch, grid, BLOCK)
+        self.is_half_done = False
         return bool(np.any(self._tables["clocks"]["step"] != steps))
 
 

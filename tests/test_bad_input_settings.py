@@ -115,7 +115,7 @@ def test_eps_0_is_allowed_and_divides_0_by_0(make):
 
 def test_a_rate_that_flips_signs_warns_once():
     param = np.ones(5)
-    with pytest.warns(UserWarning, match="lr of group 0 times weight_decay is above 1") as caught:
+    with pytest.warns(UserWarning, match="weight decay takes 1.2 times the parameters of group 0 a step") as caught:
         optimizer = AdamW([param], lr=2.0, weight_decay=0.6)
     assert len(caught) == 1
     with warnings.catch_warnings():
@@ -214,9 +214,36 @@ def test_names_that_stand_for_two_things():
     refused(Adam, [{"params": [param], "lr": one}, {"params": [], "lr": two}], ValueError, texts, watched=[param])
     lr, decay = (schedules.accumulator("sum", value, lambda x: x / 2) for value in (1.0, 2.0))
     refused(Adam, [param], ValueError, ["accumulators", "'sum'"], watched=[param], lr=lr, weight_decay=decay)
-    pair = Pair(lr=0.1 * one)
-    with pair.refuses(ValueError, *texts):
-        pair.optimizer.set_hyperparameters(eps=1e-3 * two)
+
+
+def test_a_name_that_comes_again_keeps_the_number_it_has():
+    """So a schedule may be replaced by one that is made anew with the same parameter."""
+    optimizer = Adam([np.ones(5)], lr=0.1 * schedules.parameter("scale", 1.0))
+    optimizer.set_parameter("scale", 0.5)
+    optimizer.set_hyperparameters(lr=0.2 * schedules.parameter("scale", 1.0))
+    assert optimizer.parameters() == {"scale": 0.5}
+    assert optimizer.hyperparameters()[0]["lr"] == 0.1
+
+
+@pytest.mark.parametrize(("make", "settings"), [(AdamW, {"lr": 2.0, "weight_decay": 0.6}), (Adam, {"lr": 9.0})])
+def test_signs_that_a_later_setting_flips_are_named_too(make, settings):
+    optimizer = make([np.ones(5)], decay="decoupled", weight_decay=0.2)
+    with pytest.warns(UserWarning, match="flips their signs"):
+        optimizer.set_hyperparameters(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"lr": 1e38}, "step_size of group 0 would be"),
+        ({"lr": 1e25, "weight_decay": 1e25}, "decay of group 0 would be"),
+    ],
+)
+def test_coefficients_that_are_infinite_in_float32_are_refused(settings, text):
+    param = np.ones(5, np.float32)
+    with pytest.raises(gpuadam.ScheduleError, match=text):
+        AdamW([param], **settings)
+    Adam([np.ones(5)], lr=1e38)
 
 
 PARAMETER_ERRORS = [("other", 1.0, KeyError, ["'other'", "'scale'"]), (5, 1.0, KeyError, ["5", "'scale'"])]

@@ -152,7 +152,7 @@ def test_programs_against_plain_evaluation(formula: tuple[list[float], list[Line
             nodes.append(build(*(nodes[i] for i in operands)))
             for row in results:
                 row.append(np.float64(evaluate(*(row[i] for i in operands))))
-    outputs = [Output(str(i), node) for i, node in enumerate(nodes)]
+    outputs = [Output(str(i), node, i) for i, node in enumerate(nodes)]
     program = Program()
     section = program.add(outputs)
     assert_same_bits(nodes[-1](STEPS), [row[-1] for row in results])
@@ -185,7 +185,7 @@ def test_the_comparison_notices_one_ulp() -> None:
 
 def code_of(*expressions: Expr) -> list[Op]:
     program = Program()
-    program.add([Output(str(i), expression) for i, expression in enumerate(expressions)])
+    program.add([Output(str(i), expression, i) for i, expression in enumerate(expressions)])
     return [Op(op) for op, _ in program.code]
 
 
@@ -239,11 +239,11 @@ def test_a_row_has_its_limit() -> None:
 
 def test_guards_name_the_first_output_out_of_range() -> None:
     program = Program()
-    outputs = [Output("free", step), Output("lr", 2 - step, 0.0, 1.5), Output("beta", step / 0 * 0, 0.0, 1.0)]
+    outputs = [Output("free", step), Output("lr", 2 - step, 1, 0.0, 1.5), Output("beta", step / 0 * 0, 2, 0.0, 1.0)]
     section = program.add(outputs)
     _, faults = run_section(program, section, clocks_at(np.arange(4)))
-    assert [section.guards[fault][1].name for fault in faults] == ["lr", "beta", "beta", "lr"]
-    outputs[2] = Output("beta", parameter("beta", 0.5), 0.0, 1.0)
+    assert [section.guards[fault].name for fault in faults] == ["lr", "beta", "beta", "lr"]
+    outputs[2] = Output("beta", parameter("beta", 0.5), 2, 0.0, 1.0)
     section = program.add(outputs)
     _, faults = run_section(program, section, clocks_at(np.arange(1, 3)))
     assert faults.tolist() == [-1, -1]
@@ -322,7 +322,7 @@ def test_shift_moves_the_step_alone() -> None:
     assert code_of(moved).count(Op.SQRT) == 1
     assert moved([3, 12]).tolist() == [1 * (2 + 4), math.sqrt(10) * 2 + math.sqrt(10) * 13]
     program = Program()
-    program.add([Output("moved", moved), Output("as it was", scale)])
+    program.add([Output("moved", moved), Output("as it was", scale, 1)])
     assert len(program.pool.parameters) == 1
     assert shift(step, 5)([5, 0, 9]).tolist() == [0, -5, 4]
     assert shift(ex.as_expr(7), 5)(0) == 7

@@ -1,0 +1,30 @@
+"""PyTorch's tensors on the CPU: updated where they lie, and autograd is told."""
+
+import numpy as np
+import pytest
+from cases import LR, assert_same_bits, gradients, parameters
+
+import gpuadam
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+
+def test_the_bits_are_those_of_numpy():
+    param, grads = parameters(100, np.float32), gradients(5, 100, np.float32)
+    weight = torch.nn.Parameter(torch.tensor(param))
+    ours, theirs = gpuadam.AdamW([weight], lr=LR), gpuadam.AdamW([param], lr=LR)
+    for grad in grads:
+        weight.grad = torch.tensor(grad)
+        ours.step([weight.grad])
+        theirs.step([grad])
+    assert_same_bits(weight.detach().numpy(), param)
+
+
+def test_autograd_refuses_values_that_a_step_has_replaced():
+    """As after a step of torch.optim; without it the gradients would silently be those of the new values."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = gpuadam.Adam([weight], lr=0.1)
+    loss = (weight**3).sum()
+    optimizer.step([torch.ones(3)])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
