@@ -25,6 +25,7 @@ class Array:
         address: First byte.
         shape, strides: Elements, and bytes between them along each axis.
         dtype: NumPy dtype.
+        numel, nbytes: Elements, and bytes of all of them.
         device: ("cpu", 0) or ("cuda", number).
         layout: What `layout_of` the owner was; None for an owner that leaves its elements where they are.
     """
@@ -39,13 +40,9 @@ class Array:
     memory: Any = field(default=None, repr=False)  # the view through which the owner was read
     layout: tuple[Any, ...] | None = None
 
-    @property
-    def numel(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.numel * self.dtype.itemsize
+    def __post_init__(self) -> None:
+        self.numel = math.prod(self.shape)
+        self.nbytes = self.numel * self.dtype.itemsize
 
     @property
     def is_movable(self) -> bool:

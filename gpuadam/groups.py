@@ -111,6 +111,8 @@ def check_param(array: Array, name: str) -> None:
 
 def check_gradient(grad: Array, param: Array, name: str) -> None:
     """A gradient must lie as its parameter lies, element for element."""
+    if (grad.shape, grad.strides, grad.dtype, grad.device) == (param.shape, param.strides, param.dtype, param.device):
+        return
     if grad.shape != param.shape:
         raise ValueError(f"{name} has shape {grad.shape}, its parameter has {param.shape}")
     if grad.dtype != param.dtype:

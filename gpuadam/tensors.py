@@ -44,6 +44,8 @@ class Tensors:
         self.rule = rule
         self.names = [name for group in groups for name in group.names]
         self.group_of = np.repeat(np.arange(len(groups)), [len(group.names) for group in groups])
+        self._parameter_titles = [name_tensor("parameter", name) for name in self.names]
+        self._gradient_titles = [name_tensor("gradient", name) for name in self.names]
         self.params = [array for group in groups for array in group.arrays]
         self.binding = Binding(self.params, [], [None] * len(self.params))
         self._check_overlap(self.params, [])
@@ -90,10 +92,10 @@ class Tensors:
         """Check gradients against their parameters; nothing is changed."""
         params = [self._reread(i) for i in range(len(self.params))] if self._movable else self.params
         grads: list[Array | None] = []
-        for name, owner, param in zip(self.names, owners, params, strict=True):
-            grad = None if owner is None else borrow(owner, name_tensor("gradient", name))
+        for title, owner, param in zip(self._gradient_titles, owners, params, strict=True):
+            grad = None if owner is None else borrow(owner, title)
             if grad is not None:
-                check_gradient(grad, param, name_tensor("gradient", name))
+                check_gradient(grad, param, title)
             grads.append(grad)
         self._check_overlap(params, grads)
         return Binding(params, owners, grads)
@@ -103,7 +105,7 @@ class Tensors:
         old = self.params[index]
         if not old.has_moved:
             return old
-        title = name_tensor("parameter", self.names[index])
+        title = self._parameter_titles[index]
         new = borrow(old.owner, title)
         check_param(new, title)
         if (new.shape, new.strides, new.dtype, new.device) != (old.shape, old.strides, old.dtype, old.device):
@@ -130,11 +132,11 @@ class Tensors:
             sys.modules["torch"].autograd.graph.increment_version(self._versioned)
 
     def _check_overlap(self, params: Sequence[Array], grads: Sequence[Array | None]) -> None:
-        arrays: list[tuple[str, Any, Array]] = [("parameter", *pair) for pair in zip(self.names, params, strict=True)]
-        arrays += [("gradient", n, g) for n, g in zip(self.names, grads, strict=bool(grads)) if g is not None]
-        begins = [array.address for _, _, array in arrays]
-        sizes = [array.nbytes for _, _, array in arrays]
-        check_overlap(begins, sizes, lambda i: name_tensor(*arrays[i][:2]))
+        arrays = [*params, *grads]
+        begins = [array.address if array else 0 for array in arrays]
+        sizes = [array.nbytes if array else 0 for array in arrays]
+        titles = self._parameter_titles + self._gradient_titles
+        check_overlap(begins, sizes, titles.__getitem__)
 
     def _state_rows(self) -> npt.NDArray[Any]:
         """The tensor table as far as it never changes."""
