@@ -65,9 +65,15 @@ def kept(make: Callable[..., Any], function: F) -> Any:
     """Compile with `make`, and keep the result on disk if there is a folder for it."""
     try:
         return make(cache=True)(keyed(function))
-    except RuntimeError as error:  # Numba found neither the package's folder nor the user's writable
-        warnings.warn(f"compiled code cannot be kept; set NUMBA_CACHE_DIR to a folder ({error})", stacklevel=3)
+    except RuntimeError:  # Numba found neither the package's folder nor the user's writable
+        warn_that_nothing_is_kept()
         return make(cache=False)(keyed(function))
+
+
+@functools.cache  # once is enough
+def warn_that_nothing_is_kept() -> None:
+    text = "no folder to keep compiled code in, so every process compiles anew: set NUMBA_CACHE_DIR to one"
+    warnings.warn(text, stacklevel=2)
 
 
 def compiled(**options: Any) -> Callable[[F], F]:

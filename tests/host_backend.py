@@ -7,15 +7,21 @@ import host_kernels
 import numpy as np
 
 from gpuadam import cpu, tensors
-from gpuadam.cpu import filled, overwrite, to_host  # noqa: F401 (a backend has these)
+from gpuadam.cpu import overwrite, to_host  # noqa: F401 (a backend has these)
 from gpuadam.tables import LAUNCH, TABLES, VALID, Batch, new_progress
 
 GRID = 3  # blocks of a launch: more than one, so that there is a last one
 BLOCK = host_kernels.THREADS
 PATCH: host_kernels.Patch | None = None  # a planted fault
 SANITIZE = "address" if os.environ.get("GPUADAM_HOST_SANITIZE") else None  # set by tests/test_bits_sanitized.py
-if SANITIZE:
-    tensors.POOLED_ELEMENTS = 0  # every state is an allocation of its own, guarded on both sides
+if SANITIZE:  # every state is an allocation of its own, of exactly its size
+    tensors.POOLED_ELEMENTS = 0
+    tensors.STATE_ALIGNMENT = 1
+
+
+def filled(numel: int, dtype: np.dtype[Any], value: float, device: int) -> np.ndarray:
+    """As in `gpuadam.cpu`; but under a sanitizer the guard stands right behind the last element."""
+    return np.full(numel, value, dtype) if SANITIZE else cpu.filled(numel, dtype, value, device)
 
 
 class Tables(cpu.Tables):

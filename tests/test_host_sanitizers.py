@@ -10,6 +10,7 @@ import subprocess
 from itertools import product
 
 import host_kernels
+import optional
 import pytest
 from host_kernels import CONFLICT, UNEXPECTED, Patch, build, drive, macros, planted
 from optional import missing
@@ -120,6 +121,16 @@ def test_read_after_the_ticket_is_seen(name: str) -> None:
 def test_every_barrier_is_needed(span: tuple[int, int]) -> None:
     done = drive_threads(at(span, ""))
     assert done.returncode in (CONFLICT, UNEXPECTED), done.stderr  # a lost race may spoil the outcome before it is seen
+
+
+@pytest.mark.parametrize("is_ci", [False, True])
+def test_races_that_cannot_be_looked_for_are_a_failure_in_ci(is_ci: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = subprocess.CompletedProcess([], 1, "", "setarch: failed to set personality to x86_64")
+    monkeypatch.setitem(globals(), "drive", lambda *arguments, **settings: done)
+    monkeypatch.setattr(optional, "IN_CI", is_ci)
+    with pytest.raises((pytest.skip.Exception, pytest.fail.Exception), match="ThreadSanitizer") as caught:
+        drive_threads()
+    assert caught.type is (pytest.fail.Exception if is_ci else pytest.skip.Exception)
 
 
 def test_divergent_barrier_ends_the_run() -> None:
