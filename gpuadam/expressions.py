@@ -26,13 +26,7 @@ LAST_STEP = 2.0**53  # the last step that a double counts exactly
 
 
 class Expr:
-    """A value that depends on the step: a node of an expression graph.
-
-    Attributes:
-        op: What it does.
-        operands: The expressions it does it to.
-        payload: A number (constant), a `Parameter`, an `Accumulator` or a tuple of numbers (table), by `op`.
-    """
+    """A value that depends on the step: an operation, its operands, and as payload a number or what else it needs."""
 
     __slots__ = ("op", "operands", "payload")
     __array_ufunc__ = None  # a NumPy scalar on the left leaves the operation to us
@@ -62,6 +56,13 @@ class Expr:
         from .compiler import sample
 
         return sample(self, step, updates)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        raise TypeError("== and != of an Expr are no formula: write equal(a, b), or 1 - equal(a, b)")
+
+    __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
         raise TypeError("an Expr has no truth value before its step: choose with where(condition, value, otherwise)")
@@ -175,8 +176,7 @@ def node(op: Op, *operands: Any) -> Expr:
     return expression
 
 
-step = Expr(Op.STEP)
-updates = Expr(Op.UPDATES)
+step, updates = Expr(Op.STEP), Expr(Op.UPDATES)
 
 
 def parameter(name: str, value: float) -> Expr:

@@ -64,6 +64,14 @@ class Optimizer:
         self._room = {name: len(tables[name]) for name in ("program", "values")}
         self._tables = self._backend.Tables(tables, batches, self._tensors.device())
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and name != "rule":
+            raise AttributeError(f"an optimizer has no {name!r} to set: write set_hyperparameters({name}=...)")
+        super().__setattr__(name, value)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("an optimizer holds addresses: make a new one, and give it this one's state_dict()")
+
     def step(self, grads: Any = None) -> None:
         """Update in place every parameter that has a gradient.
 
@@ -175,6 +183,8 @@ class Optimizer:
 
     def set_hyperparameters(self, group: int | None = None, **settings: Any) -> None:
         """Rewrite hyperparameters in place, from the next step on; captured graphs see them too.
+
+        A schedule goes on with the steps that there have been: one that is to begin now takes `step - now`.
 
         Args:
             group: Position of the group; None: every group.

@@ -33,7 +33,7 @@ class Range(NamedTuple):
     text: str
 
 
-FINITE = Range(0.0, float(np.finfo(np.float32).max), "a finite number >= 0")
+FINITE = Range(0.0, float(np.finfo(np.float32).max), "a number from 0 to 3.4e38")
 FRACTION = Range(0.0, math.nextafter(1.0, 0.0), "a number >= 0 and < 1")
 
 

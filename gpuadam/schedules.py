@@ -295,5 +295,5 @@ def sampled(function: Callable[[int], float], steps: int) -> Expr:
     >>> sampled(lambda k: 1 / (1 + k), 4)([0, 1, 3, 100])
     array([1.  , 0.5 , 0.25, 0.25])
     """
-    _require(_number(steps, "steps") % 1 == 0, "steps", "a whole number", steps)
+    _require(_number(steps, "steps") % 1 == 0 and steps <= 1e7, "steps", "a whole number up to 10,000,000", steps)
     return table([_number(float(function(k)), f"function({k})", ">= 0") for k in range(int(steps))], step)

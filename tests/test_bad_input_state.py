@@ -133,8 +133,8 @@ def test_the_state_of_another_optimizer():
 @pytest.mark.parametrize(
     ("name", "value", "texts"),
     [
-        ("lr", math.nan, ["lr of group 1", "is nan", "allowed is a finite number"]),
-        ("lr", -1, ["lr of group 1", "is -1.0", "allowed is a finite number"]),
+        ("lr", math.nan, ["lr of group 1", "is nan", "allowed is a number from 0 to 3.4e38"]),
+        ("lr", -1, ["lr of group 1", "is -1.0", "allowed is a number from 0 to 3.4e38"]),
         ("lr", DELETE, ["lr of group 1", "must be a number", "got None"]),
         ("beta1", 1.0, ["beta1 of group 1", "is 1.0", "allowed is a number >= 0 and < 1"]),
         ("beta2", "0.9", ["beta2 of group 1", "must be a number", "got '0.9'"]),

@@ -1,6 +1,8 @@
 """The optimizer in the course of a run, on the CPU: resuming, changes, what is reported, and steps that are held."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import oracle
@@ -377,3 +379,12 @@ def test_a_resumed_optimizer_holds_the_same_step():
     resumed.load_state_dict(optimizer.state_dict())
     with pytest.raises(ScheduleError, match="at step 3"):
         resumed.step([np.ones(2)])
+
+
+def test_what_would_do_nothing_or_harm_is_refused():
+    optimizer = Adam([np.ones(3)])
+    with pytest.raises(AttributeError, match=r"write set_hyperparameters\(lr=\.\.\.\)"):
+        optimizer.lr = 0.2
+    for copy_of in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="give it this one's state_dict"):
+            copy_of(optimizer)

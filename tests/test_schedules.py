@@ -363,7 +363,7 @@ REFUSED_CALLS: list[tuple[Callable[[], Expr], str]] = [
     (lambda: schedules.piecewise_constant([1], [math.nan, 2]), "value 0 must be .+, got nan"),
     (lambda: schedules.sampled(lambda k: 3 - k, 5), r"function\(4\) must be .+, got -1.0"),
     (lambda: schedules.sampled(lambda k: math.nan, 5), r"function\(0\) must be .+, got nan"),
-    (lambda: schedules.sampled(float, 2.5), "steps must be a whole number, got 2.5"),
+    (lambda: schedules.sampled(float, 2.5), "steps must be a whole number up to 10,000,000, got 2.5"),
     (lambda: schedules.sampled(float, 0), "steps must be .+ > 0, got 0"),
     *(
         (lambda make=make, places=places: make(places), "boundaries must be .+ rising and one fewer than the 3 ")
