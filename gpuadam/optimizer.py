@@ -97,9 +97,7 @@ class Optimizer:
     def _check_whole(self, repeated: str = "") -> None:
         """Refuse to go on from the middle of something."""
         if self._tables.is_half_done:
-            raise RuntimeError(
-                "a step was interrupted, so some tensors may be a step ahead of others: load a state first"
-            )
+            raise RuntimeError("a step was interrupted; some tensors may be a step ahead of others: load a state first")
         if self._interrupted not in ("", repeated):
             raise RuntimeError(f"{self._interrupted} was interrupted: repeat it first")
 
@@ -242,10 +240,13 @@ class Optimizer:
             number = as_number(value, f"parameter {name!r}")
             if name not in self.parameters():
                 raise KeyError(f"there is no parameter {name!r}; there are {sorted(self.parameters())}")
+            self._check_whole(repeated="set_parameter")
             self._tables.require_writable()
+            self._interrupted = "set_parameter"
             self._program.set_parameter(name, number)
             self._tables.upload("values", 0, self._program.values())
             self._announce(len(self._cohorts))
+            self._interrupted = ""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs beside the parameters, as NumPy arrays and numbers; waits for the device.

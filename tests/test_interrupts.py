@@ -113,6 +113,25 @@ def test_a_setting_that_was_interrupted(is_done):
 
 
 @pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_named_parameter_that_was_interrupted(number, is_done):
+    param, expected = parameters(40, np.float32), parameters(40, np.float32)
+    lr = 0.1 * schedules.parameter("scale", 1.0)
+    optimizer, twin = gpuadam.AdamW([param], lr=lr), gpuadam.AdamW([expected], lr=lr)
+    grads = grads_of(1)[:1]
+    optimizer.step(grads)
+    twin.step(grads)
+    assert interrupted(optimizer, number, is_done, lambda: optimizer.set_parameter("scale", 0.5))
+    with pytest.raises(RuntimeError, match="set_parameter was interrupted: repeat it first"):
+        optimizer.step()
+    optimizer.set_parameter("scale", 0.5)
+    twin.set_parameter("scale", 0.5)
+    optimizer.step()
+    twin.step()
+    assert_same_bits(param, expected)
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
 def test_a_load_that_was_interrupted(is_done):
     number = 0
     while True:
