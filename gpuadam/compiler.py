@@ -87,10 +87,9 @@ class Pool:
 class Emitter:
     """Postfix code of one section."""
 
-    def __init__(self, pool: Pool, roots: Sequence[Expr], accumulators: Sequence[Accumulator], origin: int) -> None:
+    def __init__(self, pool: Pool, roots: Sequence[Expr], accumulators: Sequence[Accumulator]) -> None:
         self.pool = pool
         self.accumulators = list(accumulators)
-        self.origin = origin
         self.code: list[tuple[int, int]] = []
         self.depth = self.peak = 0
         self._uses = Counter(id(child) for node in walk(roots) for child in node.operands)
@@ -181,7 +180,7 @@ class Program:
         roots = [output.expression for output in outputs]
         accumulators = find_accumulators(roots)
         begin = len(self.code)
-        emitter = Emitter(self.pool, roots, accumulators, begin)
+        emitter = Emitter(self.pool, roots, accumulators)
         guards = {}
         for output in outputs:
             emitter.push(output.expression)
@@ -191,7 +190,7 @@ class Program:
             emitter.emit(Op.OUTPUT, output.place, -1)
         self.code.extend(emitter.code)
         end = len(self.code)
-        advance = Emitter(self.pool, [a.update for a in accumulators], accumulators, end)
+        advance = Emitter(self.pool, [a.update for a in accumulators], accumulators)
         for index, accumulator in enumerate(accumulators):
             advance.push(accumulator.update)
             advance.emit(Op.OUTPUT, index, -1)
