@@ -5,6 +5,7 @@ copied in silence.
 """
 
 import math
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,11 @@ class Array:
         self.nbytes = self.numel * self.dtype.itemsize
 
     @property
+    def steps(self) -> tuple[int, ...]:
+        """Elements between them along each axis."""
+        return tuple(stride // self.dtype.itemsize for stride in self.strides)
+
+    @property
     def is_movable(self) -> bool:
         """Whether the owner may put its elements elsewhere: a PyTorch tensor may; NumPy's are pinned by `borrow`."""
         return self.layout is not None
@@ -71,6 +77,16 @@ def borrow(value: Any, name: str) -> Array:
         TypeError: It is no such array, an immutable one (JAX), or one with a mask.
         ValueError: Its elements are not one dense run of aligned memory.
     """
+    array = look_at(value, name)
+    check_dense(array, name)
+    _check_memory(array, name)
+    if hasattr(value, "data_ptr"):
+        array.layout = layout_of(value)
+    return array
+
+
+def look_at(value: Any, name: str) -> Array:
+    """As `borrow`, but in any order of elements, with holes and repetitions too."""
     module = type(value).__module__.partition(".")[0]
     if module in ("jax", "jaxlib"):
         raise TypeError(
@@ -82,21 +98,15 @@ def borrow(value: Any, name: str) -> Array:
     if getattr(source, "is_neg", bool)():
         raise TypeError(f"{name} has PyTorch's negative bit: its memory holds other values; call resolve_neg() first")
     if module == "cupy" or (getattr(source, "is_cuda", True) and hasattr(type(source), "__cuda_array_interface__")):
-        array = _from_cuda(value, source)
-    elif isinstance(source, np.ndarray):
-        array = _from_numpy(value, source)
-    elif hasattr(source, "__dlpack__"):
-        array = _from_numpy(value, _from_dlpack(source, name))
-    else:
-        raise TypeError(
-            f"{name} is a {type(value).__name__}; allowed are NumPy arrays, CuPy arrays, and arrays with "
-            "__cuda_array_interface__ or __dlpack__"
-        )
-    check_dense(array, name)
-    _check_memory(array, name)
-    if hasattr(value, "data_ptr"):
-        array.layout = layout_of(value)
-    return array
+        return _from_cuda(value, source)
+    if isinstance(source, np.ndarray):
+        return _from_numpy(value, source)
+    if hasattr(source, "__dlpack__"):
+        return _from_numpy(value, _from_dlpack(source, name))
+    raise TypeError(
+        f"{name} is a {type(value).__name__}; allowed are NumPy arrays, CuPy arrays, and arrays with "
+        "__cuda_array_interface__ or __dlpack__"
+    )
 
 
 def _from_numpy(owner: Any, array: Any) -> Array:
@@ -109,6 +119,8 @@ def _from_numpy(owner: Any, array: Any) -> Array:
 def _from_cuda(owner: Any, source: Any) -> Array:
     interface = source.__cuda_array_interface__
     dtype = np.dtype(interface["typestr"])
+    if dtype.kind == "V":  # bfloat16, for which the interface has no letter
+        dtype = bfloat16()
     shape = tuple(interface["shape"])
     strides = interface.get("strides") or _compact_strides(shape, dtype.itemsize)
     address, is_read_only = interface["data"]
@@ -119,6 +131,16 @@ def _from_cuda(owner: Any, source: Any) -> Array:
     )
 
 
+def bfloat16() -> np.dtype[Any]:
+    """NumPy's name for bfloat16."""
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise ImportError("bfloat16 in NumPy needs ml_dtypes: pip install 'gpuadam[bfloat16]'") from error
+    found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return found
+
+
 def _from_dlpack(source: Any, name: str) -> Any:
     if any(stride < 0 for stride in getattr(source, "strides", None) or ()):
         raise ValueError(f"{name} has negative strides; allowed is one dense run of elements")
@@ -126,6 +148,8 @@ def _from_dlpack(source: Any, name: str) -> Any:
         kind, _ = source.__dlpack_device__()
         if int(kind) != 1:
             raise TypeError(f"it lies on DLPack device type {int(kind)} and has no __cuda_array_interface__")
+        if str(getattr(source, "dtype", "")) == "torch.bfloat16":  # which NumPy does not know
+            return np.from_dlpack(source.view(sys.modules["torch"].int16)).view(bfloat16())
         return np.from_dlpack(source)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{name}, a {type(source).__name__}, cannot be read through DLPack: {error}") from error
@@ -141,19 +165,26 @@ def _compact_strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
 
 
 def check_dense(array: Array, name: str) -> None:
-    """Elements must fill one run of memory without holes or repetition, in any order (C, Fortran, permuted)."""
+    """Elements must fill one run of memory."""
+    if not is_dense(array):
+        raise ValueError(
+            f"{name} of shape {array.shape} has strides {array.strides} bytes, so its elements are not one dense "
+            "run of memory; allowed are contiguous arrays (C, Fortran or permuted order)"
+        )
+
+
+def is_dense(array: Array) -> bool:
+    """Whether the elements fill one run of memory without holes or repetition, in any order (C, Fortran, permuted)."""
     if array.numel <= 1:
-        return
+        return True
     expected = array.dtype.itemsize
     for stride, length in sorted(zip(array.strides, array.shape, strict=True)):
         if length == 1:
             continue
         if stride != expected:
-            raise ValueError(
-                f"{name} of shape {array.shape} has strides {array.strides} bytes, so its elements are not one dense "
-                "run of memory; allowed are contiguous arrays (C, Fortran or permuted order)"
-            )
+            return False
         expected *= length
+    return True
 
 
 def _check_memory(array: Array, name: str) -> None:

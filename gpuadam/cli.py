@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__, demo, doctor
+from . import CheckpointError, __version__, demo, doctor
+from .demo_network import TRAINING
 from .nvrtc import KernelCompileError
 
 REFUSED, INTERRUPTED = 2, 130
@@ -53,29 +54,56 @@ def learning_rate(text: str) -> float:
     return number
 
 
-def png_file(text: str) -> Path:
-    """A file that can be written, tried without touching it."""
-    path = Path(text)
+def threshold(text: str) -> float | None:
+    """A norm; None is "off"."""
     try:
-        if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
-            raise PermissionError("a folder, or a file that may not be written")
-        with tempfile.TemporaryFile(dir=path.parent):
-            allowed = path.suffix.lower() == ".png"
-        if not allowed:
-            raise ValueError("not the name of a PNG")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise argparse.ArgumentTypeError(
-            f"{text!r} ({reason}); allowed are names that end in .png, in a folder that exists and can be written to"
-        ) from error
-    return path
+        number = 0.0 if text == "none" else float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed are numbers > 0, and 0 or none for no clipping")
+    return number or None
+
+
+def one_of(*names: str) -> Callable[[str], str | None]:
+    """The type of an option that takes one of some names; "none" is None."""
+
+    def read(text: str) -> str | None:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"{text!r}; allowed are {', '.join(names)}")
+        return None if text == "none" else text
+
+    return read
+
+
+def file_named(suffix: str) -> Callable[[str], Path]:
+    """The type of an option that takes a file to be written, which is tried without touching it."""
+
+    def read(text: str) -> Path:
+        path = Path(text)
+        try:
+            if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+                raise PermissionError("a folder, or a file that may not be written")
+            with tempfile.TemporaryFile(dir=path.parent):
+                allowed = path.suffix.lower() == suffix
+            if not allowed:
+                raise ValueError("another ending")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise argparse.ArgumentTypeError(
+                f"{text!r} ({reason}); allowed are names that end in {suffix}, in a folder that exists and can be "
+                "written to"
+            ) from error
+        return path
+
+    return read
 
 
 def make_parser() -> OneLineParser:
     parser = OneLineParser(
         prog="gpuadam",
         allow_abbrev=False,
-        description="Adam, AdamW and RMSprop for GPU arrays. Without a command: the doctor.",
+        description="Adam, AdamW, NAdam, RMSprop and SGD for GPU arrays. Without a command: the doctor.",
     )
     parser.add_argument("--version", action="version", version=f"gpuadam {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="doctor | demo")
@@ -93,15 +121,26 @@ def add_demo_options(parser: argparse.ArgumentParser) -> None:
         value = str(value) if isinstance(value, Path) else value  # text, which argparse checks as if it were given
         parser.add_argument(f"--{name}", help=text, default=value, **settings)
 
+    def add_mode(name: str, text: str, *names: str) -> None:
+        add(name, f"{text} (default: {names[0]})", type=one_of(*names), metavar="|".join(names))
+
     add("backend", "auto: cuda if there is a GPU (default), else cpu", choices=("auto", "cpu", "cuda"))
     add("optimizer", "default: %(default)s", choices=tuple(demo.OPTIMIZERS))
     add("schedule", "of the learning rate (default: %(default)s)", choices=tuple(demo.SCHEDULES))
     add("epochs", "passes over the digits (default: %(default)s)", type=whole_number(1, 1000), metavar="N")
-    batch_size = whole_number(1, demo.TRAINING)
+    batch_size = whole_number(1, TRAINING)
     add("batch-size", "digits of a step (default: %(default)s)", type=batch_size, metavar="N")
     add("lr", "peak of the learning rate (default: %(default)s)", type=learning_rate, metavar="X")
+    add("clip-norm", "largest norm of the gradients (default: %(default)s)", type=threshold, metavar="X|none")
+    add_mode("dtype", "of the weights", "float32", "bfloat16", "float16")
+    add_mode("master", "what 16-bit weights leave out", "none", "float32", "remainder")
+    add_mode("rounding", "of 16-bit weights", "nearest", "stochastic")
+    add_mode("state-dtype", "of the optimizer's states", "float32", "bfloat16", "int8")
     add("seed", "of the weights and batches (default: %(default)s)", type=whole_number(0, 2**32 - 1), metavar="N")
-    add("out", "the picture (default: %(default)s); replaces a file of that name", type=png_file, metavar="FILE.png")
+    add("save", "where the run is kept after each epoch", type=file_named(".safetensors"), metavar="FILE.safetensors")
+    add("resume", "a run that was kept, to go on with", type=Path, metavar="FILE.safetensors")
+    picture = file_named(".png")
+    add("out", "the picture (default: %(default)s); replaces a file of that name", type=picture, metavar="FILE.png")
 
 
 def join_negative_numbers(arguments: Sequence[str]) -> list[str]:
@@ -128,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if settings.pop("command") != "demo":
             return doctor.run()
         demo.run(demo.Options(**settings))
-    except (demo.DemoError, KernelCompileError) as error:
+    except (demo.DemoError, CheckpointError, KernelCompileError) as error:
         print(f"gpuadam demo: error: {one_line(error)}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .compiler import Section
+from .compiler import CLOCK, Section
 from .tables import COHORT
 
 Mask = npt.NDArray[np.bool_]
@@ -22,22 +22,21 @@ class Cohorts:
 
     Attributes:
         of: Cohort of each tensor.
-        groups: Group of each cohort.
+        groups: Group of each cohort; the first cohorts are the groups' own, in their order.
         active: Whether the tensors of each cohort have gradients this time.
     """
 
-    def __init__(self, group_of: npt.NDArray[np.integer[Any]], group_count: int) -> None:
-        self.of = group_of.astype(np.int32)
-        self.groups = list(range(group_count))
-        self.active = [True] * group_count
+    def __init__(self, of: npt.NDArray[np.int32], groups: list[int]) -> None:
+        self.of = of
+        self.groups = groups
+        self.active = [True] * len(groups)
 
     def __len__(self) -> int:
         return len(self.groups)
 
     def activated(self, present: Mask) -> tuple["Cohorts", list[tuple[int, int]]]:
         """The cohorts for these gradients, and the splits: (cohort, new cohort that starts with its clock)."""
-        new = Cohorts(self.of, len(self))
-        new.groups = list(self.groups)
+        new = Cohorts(self.of.copy(), list(self.groups))
         members = np.bincount(self.of, minlength=len(self))
         moving = np.bincount(self.of[present], minlength=len(self))
         splits = []
@@ -60,7 +59,7 @@ class Cohorts:
                 found[self.groups[cohort]] = cohort
         return {group: found.get(group, group) for group in set(self.groups)}
 
-    def rows(self, sections: Sequence[Section]) -> npt.NDArray[Any]:
+    def rows(self, sections: Sequence[Section], per_tensor_step: bool) -> npt.NDArray[Any]:
         """The cohort table."""
         own = [sections[group] for group in self.groups]
         rows = np.zeros(len(own), COHORT)
@@ -68,5 +67,33 @@ class Cohorts:
         rows["evaluate_end"] = [section.end for section in own]
         rows["advance_end"] = [section.advance_end for section in own]
         rows["accumulators"] = [len(section.accumulators) for section in own]
-        rows["active"] = self.active
+        rows["counts"] = self.active
+        rows["ticks"] = [is_active or not per_tensor_step for is_active in self.active]
         return rows
+
+
+def cohorts_of(group_of: Sequence[int], clocks: npt.NDArray[Any], own: npt.NDArray[Any]) -> tuple[Cohorts, Any]:
+    """Tensors sorted into cohorts by group and clock, and the clock table of these cohorts.
+
+    Args:
+        group_of: Group of each tensor.
+        clocks: Its clock.
+        own: The clocks of the groups themselves: the first cohorts, in their order.
+    """
+    groups, rows = list(range(len(own))), list(own)
+    known = {(group, clock.tobytes()): group for group, clock in enumerate(own)}
+    of = np.zeros(len(group_of), np.int32)
+    for index, (group, clock) in enumerate(zip(map(int, group_of), clocks, strict=True)):
+        of[index] = known.setdefault((group, clock.tobytes()), len(groups))
+        if of[index] == len(groups):
+            groups.append(group)
+            rows.append(clock)
+    return Cohorts(of, groups), np.array(rows, CLOCK)
+
+
+def new_clocks(sections: Sequence[Section], group_of: Sequence[int], lr_scales: Sequence[float]) -> Any:
+    """The clocks of tensors that have had no update, and those of their groups."""
+    own = np.concatenate([section.new_clock() for section in sections] or [np.empty(0, CLOCK)])
+    clocks = own[np.asarray(group_of, np.int64)]
+    clocks["lr_scale"] = lr_scales
+    return clocks, own

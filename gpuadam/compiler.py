@@ -19,8 +19,15 @@ from .program import INSTRUCTION, STACK_SIZE, VALID, Op, evaluate
 
 MAX_ACCUMULATORS = 4
 ROW = 32  # doubles that one program may put out
-CLOCK = np.dtype([("step", np.int64), ("updates", np.int64), ("accumulators", np.float64, (MAX_ACCUMULATORS,))])
-assert CLOCK.itemsize == 48
+CLOCK = np.dtype(
+    [
+        ("step", np.int64),
+        ("updates", np.int64),
+        ("lr_scale", np.float64),
+        ("accumulators", np.float64, (MAX_ACCUMULATORS,)),
+    ]
+)
+assert CLOCK.itemsize == 56
 
 
 @dataclass
@@ -57,6 +64,7 @@ class Section:
     def new_clock(self) -> npt.NDArray[Any]:
         """The clock of a tensor that has had no update, as a one-row table."""
         clock = np.zeros(1, CLOCK)
+        clock["lr_scale"] = 1.0
         for i, accumulator in enumerate(self.accumulators):
             clock["accumulators"][0, i] = accumulator.initial
         return clock
@@ -267,6 +275,7 @@ def sample(expression: Expr, step: Any, updates: Any = None) -> Any:
     program = Program()
     section = program.add([Output("sample", expression)])
     clocks = np.zeros(steps.size, CLOCK)
+    clocks["lr_scale"] = 1.0
     clocks["step"] = steps.ravel()
     clocks["updates"] = clocks["step"] if updates is None else _counts(updates, "updates", 1).ravel() - 1
     if section.accumulators:

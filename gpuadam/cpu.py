@@ -1,6 +1,5 @@
 """The CPU backend: the same walk over the same tables as step.cu, compiled by Numba. It is the reference of the GPU."""
 
-import functools
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -8,61 +7,45 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
-from numba.np.unsafe.ndarray import to_fixed_tuple
+from numba.extending import intrinsic
 
+from .access import UNKNOWN, read_scalar, table_at
 from .compiler import CLOCK, ROW
-from .jit import compiled, inlined, kept, pointer
+from .cpu_memory import (  # noqa: F401 (a backend has these)
+    copy_of,
+    copy_values,
+    empty_bytes,
+    fill,
+    overwrite,
+    to_host,
+    view_of,
+)
+from .formats import FORMATS
+from .jit import compiled, inlined
 from .program import INSTRUCTION, STACK_SIZE, VALID, evaluate
-from .tables import CHUNK, CHUNK_ROW, COHORT, DTYPES, LAUNCH, PROGRESS, REVISION, TENSOR, Batch, Specialisation
+from .reduction import fold_scopes, sum_spans, sum_spans_parallel
+from .swaps import make_swap
+from .sweeps import make_sweep
+from .tables import (
+    CHUNK,
+    CHUNK_ROW,
+    COHORT,
+    LAUNCH,
+    PROGRESS,
+    REVISION,
+    SCALARS,
+    TENSOR,
+    Batch,
+    Verdict,
+    sorted_spans,
+    with_room,
+)
 
-UNKNOWN = 1 << 40  # length of a table whose length the walk need not know
-CACHE_LINE = 64  # bytes
 CHUNK_COST = 128  # elements that could be updated in the time that it takes to begin a chunk
 SERIAL_ELEMENTS = 32_768  # below this many elements a second thread costs more than it brings
 _parallel_lock = threading.Lock()  # Numba's workqueue layer aborts the process on concurrent launches
-
-sweep_type = types.void(types.int64, types.int64, types.int64)
-
-
-def array_at(address: Any, first: int, count: int, dtype: Any) -> Any:
-    """Elements [first, first + count) of the array at an address; None where the specialisation has none."""
-
-
-@overload(array_at, inline="always")
-def _array_at(address, first, count, dtype):  # type: ignore[no-untyped-def]
-    if isinstance(dtype, types.NoneType):
-        return lambda address, first, count, dtype: None
-    size = dtype.dtype.bitwidth // 8
-    return lambda address, first, count, dtype: carray(pointer(address + first * size, dtype), count)
-
-
-def load(array: Any, index: int) -> Any:
-    """An element, or None of no array."""
-
-
-@overload(load, inline="always")
-def _load(array, index):  # type: ignore[no-untyped-def]
-    if isinstance(array, types.NoneType):
-        return lambda array, index: None
-    return lambda array, index: array[index]
-
-
-def store(array: Any, index: int, value: Any) -> None:
-    """Write an element; nothing where there is no array."""
-
-
-@overload(store, inline="always")
-def _store(array, index, value):  # type: ignore[no-untyped-def]
-    if isinstance(array, types.NoneType):
-        return lambda array, index, value: None
-
-    def write(array, index, value):  # type: ignore[no-untyped-def]
-        array[index] = value
-
-    return write
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -76,65 +59,6 @@ def call_sweep(typing_context: Any, function: Any, launch: Any, begin: Any, end:
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 4), generate
-
-
-@inlined
-def table_at(address: Any, count: int, dtype: Any) -> Any:
-    return carray(pointer(np.int64(address), dtype), count)
-
-
-def make_update(specialisation: Specialisation) -> Any:
-    """The update of elements [first, first + count) of a tensor; the twin of update_range in step.cu."""
-    element = specialisation.rule.element
-    param_dtype, grad_dtype = DTYPES[specialisation.param], DTYPES[specialisation.grad]
-    dtype0, dtype1, dtype2 = (DTYPES[form] if form else None for form in specialisation.states)
-
-    @inlined
-    def update(tensor: Any, first: int, count: int, c: Any) -> None:
-        params = array_at(np.int64(tensor.param), first, count, param_dtype)
-        grads = array_at(np.int64(tensor.grad), first, count, grad_dtype)
-        states0 = array_at(np.int64(tensor.states[0]), first, count, dtype0)
-        states1 = array_at(np.int64(tensor.states[1]), first, count, dtype1)
-        states2 = array_at(np.int64(tensor.states[2]), first, count, dtype2)
-        for i in range(count):
-            new = element(params[i], grads[i], load(states0, i), load(states1, i), load(states2, i), c)
-            params[i] = new[0]
-            store(states0, i, new[1])
-            store(states1, i, new[2])
-            store(states2, i, new[3])
-
-    return update
-
-
-@functools.cache
-def make_sweep(specialisation: Specialisation) -> Any:
-    """Compile the update of chunks [begin, end) for one specialisation; the twin of update_chunks in step.cu."""
-    update = make_update(specialisation)
-    row_type = specialisation.rule.row
-    coefficients = len(row_type._fields)  # type: ignore[attr-defined]
-    compute: Any = DTYPES[specialisation.param]
-
-    def sweep(launch_address: int, begin: int, end: int) -> None:
-        launch = table_at(launch_address, 1, LAUNCH)[0]
-        chunks = table_at(launch.chunks, end, CHUNK_ROW)
-        tensors = table_at(launch.tensors, UNKNOWN, TENSOR)
-        rows = table_at(launch.rows, UNKNOWN, np.float64)
-        rounded = np.empty(coefficients, compute)
-        row = begin
-        while row < end:
-            head = chunks[row]
-            tensor = tensors[head.tensor]
-            while row + 1 < end and chunks[row + 1].tensor == head.tensor:  # neighbours are one run of elements
-                row += 1
-            first = np.int64(head.index) * CHUNK
-            count = min((np.int64(chunks[row].index) + 1) * CHUNK, tensor.numel) - first
-            row += 1
-            if tensor.grad != 0:
-                for i in range(coefficients):
-                    rounded[i] = rows[tensor.cohort * ROW + i]
-                update(tensor, first, count, row_type(*to_fixed_tuple(rounded, coefficients)))
-
-    return kept(functools.partial(numba.cfunc, sweep_type, error_model="numpy"), sweep)
 
 
 @compiled()
@@ -180,6 +104,20 @@ def prepare(launch_address: int) -> bool:
 
 
 @compiled()
+def must_skip(launch_address: int) -> tuple[bool, bool]:
+    """Whether the gradients forbid this step, and whether by their sums; if so it is counted as skipped."""
+    launch = table_at(launch_address, 1, LAUNCH)[0]
+    scalars = table_at(launch.scalars, 1, SCALARS)[0]
+    progress = table_at(launch.progress, 1, PROGRESS)[0]
+    is_found = read_scalar(scalars.found_inf_at, scalars.found_inf_is_double, scalars.found_inf) != 0.0
+    overflows = scalars.skips_nonfinite != 0 and progress.nonfinite != 0
+    progress.nonfinite = 0
+    progress.skipped += is_found or overflows
+    progress.overflowed += overflows
+    return is_found or overflows, overflows
+
+
+@compiled()
 def finish(launch_address: int) -> None:
     """Tick the clocks and put out the rows of the next step: what the last block does on a GPU."""
     launch = table_at(launch_address, 1, LAUNCH)[0]
@@ -190,52 +128,123 @@ def finish(launch_address: int) -> None:
     program = table_at(launch.program, UNKNOWN, INSTRUCTION)
     stack, following = np.empty(STACK_SIZE), np.empty(ROW)
     for i in range(count):
-        if cohorts[i].active:
+        if cohorts[i].counts:
             begin, end = np.int64(cohorts[i].evaluate_end), np.int64(cohorts[i].advance_end)
             evaluate(program, begin, end, values, clocks[i], stack, following)
             for j in range(cohorts[i].accumulators):
                 clocks[i].accumulators[j] = following[j]
             clocks[i].updates += 1
-        clocks[i].step += 1
+        clocks[i].step += cohorts[i].ticks
     evaluate_rows(launch)
 
 
-class Sweep:
-    """The chunks of one batch, shared out among threads."""
+@compiled()
+def clear_gradients(launch_address: int, begin: int, end: int, size: int) -> None:
+    """Leave the gradients of rows [begin, end) of the chunk table zero; an element has `size` bytes."""
+    launch = table_at(launch_address, 1, LAUNCH)[0]
+    chunks = table_at(launch.chunks, end, CHUNK_ROW)
+    tensors = table_at(launch.tensors, UNKNOWN, TENSOR)
+    for row in range(begin, end):
+        tensor, first = tensors[chunks[row].tensor], np.int64(chunks[row].index) * CHUNK
+        if tensor.grad != 0:
+            grads = table_at(tensor.grad + np.uint64(first * size), CHUNK * size, np.uint8)
+            for i in range(min(CHUNK, tensor.numel - first) * size):
+                grads[i] = 0
 
-    def __init__(self, batch: Batch, tables: dict[str, npt.NDArray[Any]]) -> None:
-        self._function = make_sweep(batch.specialisation).address
-        self._first, self._count = batch.first, batch.count
-        chunks = tables["chunks"][batch.first : batch.first + batch.count]
+
+class Work:
+    """How the elements of some rows of the chunk table are shared among threads."""
+
+    def __init__(self, tables: dict[str, npt.NDArray[Any]], first: int, count: int) -> None:
+        self._first, self._count = first, count
+        chunks = tables["chunks"][first : first + count]
         left = tables["tensors"]["numel"][chunks["tensor"]] - chunks["index"].astype(np.int64) * CHUNK
         self._work = np.cumsum(np.minimum(left, CHUNK) + CHUNK_COST)
-        self._elements = int(self._work[-1]) - batch.count * CHUNK_COST
+        self._elements = int(self._work[-1]) - count * CHUNK_COST
         self._bounds: dict[int, npt.NDArray[np.int64]] = {}
 
-    def run(self, launch: int) -> None:
+    def bounds(self) -> npt.NDArray[np.int64] | None:
+        """Where the part of each thread begins and ends; None if one thread is to do it all."""
         threads = min(numba.get_num_threads(), self._elements // SERIAL_ELEMENTS)
         if threads <= 1:
-            sweep_serial(self._function, launch, self._first, self._count)
-            return
+            return None
         if threads not in self._bounds:
             shares = self._work[-1] * np.arange(1, threads) // threads
             inner = np.searchsorted(self._work, shares)
             self._bounds[threads] = self._first + np.array([0, *inner, self._count], np.int64)
+        return self._bounds[threads]
+
+
+class Sweep:
+    """The update of one batch, shared among threads by its elements."""
+
+    def __init__(self, batch: Batch, tables: dict[str, npt.NDArray[Any]]) -> None:
+        self._function = make_sweep(batch.specialisation).address
+        self._first, self._count = batch.first, batch.count
+        self._grad_size = FORMATS[batch.specialisation.grad].storage.itemsize
+        self._kind = batch.specialisation
+        self._work = Work(tables, batch.first, batch.count)
+
+    def run(self, launch: int) -> None:
+        bounds = self._work.bounds()
+        if bounds is None:
+            sweep_serial(self._function, launch, self._first, self._count)
+            return
         with _parallel_lock:
-            sweep_parallel(self._function, launch, self._bounds[threads])
+            sweep_parallel(self._function, launch, bounds)
+
+    def skip(self, launch: int) -> None:
+        """What even a step that is skipped does."""
+        if self._kind.zero_grads:
+            clear_gradients(launch, self._first, self._first + self._count, self._grad_size)
+
+    def swap(self, launch: int) -> None:
+        """Exchange weights and averages."""
+        if self._kind.ema:
+            sweep_serial(make_swap(self._kind.swapped()).address, launch, self._first, self._count)
+
+
+class Sums:
+    """The sums over all gradients, shared among threads by spans."""
+
+    def __init__(self, tables: dict[str, npt.NDArray[Any]]) -> None:
+        self._spans = int(np.count_nonzero(tables["spans"]["count"]))
+        self._scopes = len(tables["scopes"])
+        self._ends = np.sort((tables["spans"]["first"] + tables["spans"]["count"])[: self._spans]) - 1
+        self._work = Work(tables, 0, len(tables["chunks"])) if self._spans else None
+
+    def run(self, launch: int) -> None:
+        bounds = self._work.bounds() if self._work else None
+        if bounds is None:
+            sum_spans(launch, 0, self._spans)
+        else:
+            with _parallel_lock:
+                sum_spans_parallel(launch, self._span_bounds(bounds))
+        fold_scopes(launch, self._scopes)
+
+    def _span_bounds(self, bounds: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Rows of the span table for rows of the chunk table."""
+        return np.array([0, *np.searchsorted(self._ends, bounds[1:-1]), self._spans], np.int64)
 
 
 class Tables:
     """The tables of one optimizer in host memory, and the launches over them."""
 
-    def __init__(self, tables: dict[str, npt.NDArray[Any]], batches: Sequence[Batch], device: int) -> None:
+    def __init__(
+        self, tables: dict[str, npt.NDArray[Any]], batches: Sequence[Batch], device: int, is_watchful: bool
+    ) -> None:
         self._tables = tables
-        self._launch = np.zeros(1, LAUNCH)
-        for name, table in tables.items():
-            self._launch[name] = table.ctypes.data
-        self._address = self._launch.ctypes.data
         self.is_half_done = False  # a step was begun and not ended
-        self._sweeps = [Sweep(batch, tables) for batch in batches if batch.count]
+        self._launch = np.zeros(1, LAUNCH)
+        self._address = self._launch.ctypes.data
+        self.plan(batches)
+
+    def plan(self, batches: Sequence[Batch]) -> None:
+        """Make ready the launches over the chunks as they are sorted now."""
+        for name, table in self._tables.items():
+            self._launch[name] = table.ctypes.data
+        self._sweeps = [Sweep(batch, self._tables) for batch in batches if batch.count]
+        self._sums = Sums(self._tables) if len(self._tables["scopes"]) else None
 
     def require_writable(self) -> None:
         """Host memory always is."""
@@ -252,36 +261,40 @@ class Tables:
         """A table as it is now."""
         return self._tables[name].copy()
 
-    def run(self) -> bool:
-        """One step. Returns False if it was held: then nothing was written."""
+    def run(self) -> Verdict:
+        """One step, applied or not."""
         if prepare(self._address):
-            return False
+            return Verdict.HELD
+        if self._sums:
+            self._sums.run(self._address)
+        skips, overflows = must_skip(self._address)
+        if skips:
+            for sweep in self._sweeps:
+                sweep.skip(self._address)
+            return Verdict.OVERFLOWED if overflows else Verdict.SKIPPED
         self.is_half_done = True
         for sweep in self._sweeps:
             sweep.run(self._address)
         finish(self._address)
         self.is_half_done = False
-        return True
+        return Verdict.APPLIED
 
-    def reset(self) -> None:
+    def swap(self, shown: Sequence[tuple[Any, Any]]) -> None:
+        """Exchange weights and their averages; a weight that has only shown its average becomes what was kept of it."""
+        for sweep in self._sweeps:
+            sweep.swap(self._address)
+        for array, kept in shown:
+            overwrite(array, kept)
+
+    def sort_chunks(self, batches: Sequence[Batch], chunks: npt.NDArray[Any]) -> None:
+        """Put another order of chunks in force: gradients have other formats than before."""
+        tables = self._tables
+        spans, scopes = sorted_spans(tables["tensors"], chunks, len(tables["scopes"]))
+        for name, rows in (("chunks", chunks), ("spans", spans), ("scopes", scopes)):
+            tables[name][:] = with_room(rows, len(tables[name]))
+        self.plan(batches)
+
+    def reset(self, progress: npt.NDArray[Any]) -> None:
         """Forget a step that was interrupted: the state that is being loaded replaces what it left."""
+        self.upload("progress", 0, progress)
         self.is_half_done = False
-
-
-def filled(numel: int, dtype: np.dtype[Any], value: float, device: int) -> npt.NDArray[Any]:
-    """A new flat array for states, every element `value`, from the start of a cache line."""
-    raw = np.empty(numel * dtype.itemsize + CACHE_LINE, np.uint8)
-    first = -raw.ctypes.data % CACHE_LINE
-    array = raw[first : first + numel * dtype.itemsize].view(dtype)
-    array.fill(value)
-    return array
-
-
-def to_host(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A copy as a NumPy array."""
-    return array.copy()
-
-
-def overwrite(array: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
-    """Put other values into an array."""
-    array[...] = values

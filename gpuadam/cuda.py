@@ -1,24 +1,31 @@
 """The CUDA backend: kernels compiled by NVRTC, kept on disk, and launched through CuPy on its current stream."""
 
 import functools
-import threading
+import os
 import weakref
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .nvrtc import BLOCK, cubin_path, resident_blocks
+from .cuda_memory import (  # noqa: F401 (a backend has these)
+    Upload,
+    copy_of,
+    copy_values,
+    empty_bytes,
+    fill,
+    new_slot,
+    overwrite,
+    retired,
+    to_host,
+    view_of,
+)  # fmt: skip
+from .nvrtc import BLOCK, REDUCE, Kernel, cubin_path, resident_blocks, step_kernel, swap_kernel
 from .program import VALID
-from .tables import LAUNCH, PROGRESS, TABLES, Batch, Specialisation, new_progress
+from .tables import LAUNCH, PROGRESS, TABLES, Batch, Verdict, sorted_spans
 
-RING = 16  # uploads that may be under way at once
 POLL = 64  # steps between two looks at the device's progress, which are asynchronous
-Slot = tuple[Any, Any]  # pinned memory, and the event after which no copy uses it
-_retired: deque[Slot] = deque()  # of optimizers that are gone, while a copy may still use them
-_retired_lock = threading.Lock()
 
 
 @functools.cache
@@ -43,97 +50,108 @@ def require() -> None:
 
 
 @functools.cache
-def load_kernel(specialisation: Specialisation, device: int) -> Any:
-    """The kernel of a specialisation on a device, compiled at first use."""
+def load_kernel(kernel: Kernel, device: int) -> Any:
+    """A kernel on a device, compiled at first use."""
     import cupy
 
     with cupy.cuda.Device(device):
         major_minor = cupy.cuda.Device(device).compute_capability
-        path = cubin_path(specialisation, int(major_minor))
-        return cupy.RawModule(path=str(path)).get_function(specialisation.name)
+        path = cubin_path(kernel, int(major_minor))
+        return cupy.RawModule(path=str(path)).get_function(kernel.name)
 
 
-def new_slot(size: int) -> Slot:
-    """Pinned memory for copies. Its owner hands it to `_retired` in the end: CuPy's pool would not wait for a copy."""
-    import cupy
-
-    with _retired_lock:
-        for _ in range(len(_retired)):
-            slot = _retired.popleft()
-            if not slot[1].done:
-                _retired.append(slot)
-    return cupy.cuda.alloc_pinned_memory(size), cupy.cuda.Event(disable_timing=True)
-
-
-class Upload:
-    """A ring of pinned buffers: host bytes go to the device in stream order, and the host does not wait for them."""
-
-    def __init__(self) -> None:
-        self._slots: deque[Slot] = deque()
-        weakref.finalize(self, _retired.extend, self._slots)
-
-    def __call__(self, target: int, source: npt.NDArray[Any], stream: Any) -> None:
-        import cupy
-
-        size = source.nbytes
-        if not size:
-            return
-        slot = self._slots.popleft() if len(self._slots) == RING else None
-        if slot is not None:
-            slot[1].synchronize()
-        if slot is None or slot[0].size() < size:
-            slot = new_slot(size)
-        pinned, event = slot
-        np.frombuffer(pinned, np.uint8, size)[:] = np.ascontiguousarray(source).view(np.uint8).ravel()
-        host_to_device = cupy.cuda.runtime.memcpyHostToDevice
-        cupy.cuda.runtime.memcpyAsync(target, pinned.ptr, size, host_to_device, stream.ptr)
-        event.record(stream)
-        self._slots.append(slot)
+def wait_for_launch(stream: Any) -> None:
+    """Wait, so that a launch that fails is told of by the step that made it."""
+    try:
+        stream.synchronize()
+    except Exception as error:  # CuPy raises what the driver reports
+        raise RuntimeError(
+            f"the launch of a step failed ({error}): parameters and states may be half written, and this process can "
+            "use the device no more; load the last checkpoint in a new one"
+        ) from error
 
 
 class Tables:
     """The tables of one optimizer in device memory, and the launches over them."""
 
-    def __init__(self, tables: dict[str, npt.NDArray[Any]], batches: Sequence[Batch], device: int) -> None:
+    def __init__(
+        self, tables: dict[str, npt.NDArray[Any]], batches: Sequence[Batch], device: int, is_watchful: bool
+    ) -> None:
         import cupy
 
         self._cupy = cupy
         self._device = cupy.cuda.Device(device)
         self._upload = Upload()
         self._rows = {name: len(table) for name, table in tables.items()}
+        self._tensors = tables["tensors"]  # as far as the order of chunks depends on it
         with self._device:
             self._stream = cupy.cuda.get_current_stream()
             self._tables = {name: cupy.zeros(max(table.nbytes, 1), np.uint8) for name, table in tables.items()}
             for name, table in tables.items():
                 self._upload(self._tables[name].data.ptr, table, self._stream)
-            processors = self._device.attributes["MultiProcessorCount"]
-            self._launches = self._plan(batches, processors, device)
+            self._plan(batches)
             self._look = new_slot(PROGRESS.itemsize)
             self._stream.synchronize()
-        weakref.finalize(self, _retired.append, self._look)
+        weakref.finalize(self, retired.append, self._look)
         self._is_looking = False
+        self._poll = 1 if is_watchful else POLL
         self._is_settled = True  # no stream has anything to do for this optimizer
         self._graph_stream: Any = None  # the one on which a step was captured last; its graph is expected to run there
         self._revision = 1
         self.is_half_done = False  # a step was begun and not ended: some blocks have a ticket, others will never come
         self._runs = 0
+        self._syncs = os.environ.get("GPUADAM_SYNC") == "1"
         self._seen = np.zeros(1, PROGRESS)
+        self._overflowed = 0  # steps that were skipped by their sums, and of which the user has been told
 
-    def _plan(self, batches: Sequence[Batch], processors: int, device: int) -> list[tuple[Any, int, npt.NDArray[Any]]]:
-        """Kernel, grid and argument of each launch."""
-        plans = []
+    def _plan(self, batches: Sequence[Batch]) -> None:
+        """Make ready the launches over the chunks as they are sorted now."""
+        processors, number = self._device.attributes["MultiProcessorCount"], self._device.id
+        self._batches = batches
+        self._launches = []
         for batch in batches:
+            kernel = load_kernel(step_kernel(batch.specialisation), number)
             most = processors * resident_blocks(batch.specialisation)
-            share = max(1, -(-batch.count // most))
-            launch = np.zeros(1, LAUNCH)
-            for name in TABLES:
-                launch[name] = self._tables[name].data.ptr
-            launch["chunks"] += np.uint64(batch.first * TABLES["chunks"].itemsize)
-            launch["chunk_count"], launch["chunks_per_block"] = batch.count, share
-            plans.append((load_kernel(batch.specialisation, device), max(1, -(-batch.count // share)), launch))
-        for _, _, launch in plans:
-            launch["blocks"] = sum(grid for _, grid, _ in plans)
-        return plans
+            self._launches.append((kernel, *self._share(batch.first, batch.count, most)))
+        for _, _, launch in self._launches:
+            launch["blocks"] = sum(grid for _, grid, _ in self._launches)
+        self._sums = []
+        if self._rows["scopes"]:
+            share = self._share(0, self._rows["chunks"], 4 * processors)
+            self._sums.append((load_kernel(REDUCE, number), *share))
+
+    def _share(self, first: int, count: int, most: int) -> tuple[int, npt.NDArray[Any]]:
+        """Grid and argument of a launch over some rows of the chunk table, with so many blocks at most."""
+        share = max(1, -(-count // most))
+        launch = np.zeros(1, LAUNCH)
+        for name in TABLES:
+            launch[name] = self._tables[name].data.ptr
+        launch["chunks"] += np.uint64(first * TABLES["chunks"].itemsize)
+        launch["chunk_count"], launch["chunks_per_block"] = count, share
+        return max(1, -(-count // share)), launch
+
+    def sort_chunks(self, batches: Sequence[Batch], chunks: npt.NDArray[Any]) -> None:
+        """Put another order of chunks in force: gradients have other formats than before."""
+        spans, scopes = sorted_spans(self._tensors, chunks, self._rows["scopes"])
+        for name, rows in (("chunks", chunks), ("spans", spans), ("scopes", scopes)):
+            self.upload(name, 0, rows)
+        with self._device:
+            self._plan(batches)
+
+    def swap(self, shown: Sequence[tuple[Any, Any]]) -> None:
+        """Exchange weights and their averages; a weight that has only shown its average becomes what was kept of it."""
+        with self._device:
+            stream = self._enter_current()
+            for batch in self._batches:
+                if batch.specialisation.ema:
+                    kernel = load_kernel(swap_kernel(batch.specialisation), self._device.id)
+                    most = 4 * self._device.attributes["MultiProcessorCount"]
+                    grid, launch = self._share(batch.first, batch.count, most)
+                    kernel((grid,), (BLOCK,), (launch,))
+            for array, kept in shown:
+                overwrite(array, kept)
+            self._is_settled = False
+            self._leave(stream)
 
     def _enter(self, stream: Any) -> None:
         """Let a stream wait for what others have still to do for this optimizer."""
@@ -207,13 +225,17 @@ class Tables:
         table = raw[: self._rows[name] * dtype.itemsize].view(dtype.base)
         return table.reshape(-1, *dtype.shape)  # type: ignore[no-any-return]
 
-    def reset(self) -> None:
+    def reset(self, progress: npt.NDArray[Any]) -> None:
         """Forget a step that was interrupted: the state that is being loaded replaces what it left."""
-        self.upload("progress", 0, new_progress())
+        for name in ("span_tickets", "scope_tickets"):
+            self.upload(name, 0, np.zeros(self._rows[name], np.uint32))
+        self.upload("progress", 0, progress)
+        self._seen, self._is_looking = progress.copy(), False
+        self._overflowed = int(progress["overflowed"][0])
         self.is_half_done = False
 
-    def run(self) -> bool:
-        """One step. Returns False once the device is known to hold the steps: then nothing was launched."""
+    def run(self) -> Verdict:
+        """One step, launched; not so once the device is known to hold steps, or to have skipped one."""
         with self._device:
             stream = self._cupy.cuda.get_current_stream()
             is_capturing = stream.is_capturing()
@@ -221,50 +243,34 @@ class Tables:
                 self._enter_capture(stream)
             else:
                 self._enter(stream)
-                if self._is_held(stream):
-                    return False
+                verdict = self._judge(stream)
+                if verdict is not Verdict.APPLIED:
+                    return verdict
             self._is_settled = False
             self.is_half_done = True
-            for kernel, grid, launch in self._launches:
+            for kernel, grid, launch in (*self._sums, *self._launches):
                 kernel((grid,), (BLOCK,), (launch,))
+            if self._syncs and not is_capturing:
+                wait_for_launch(stream)
             self.is_half_done = False
             if not is_capturing:
                 self._leave(stream)
-        return True
+        return Verdict.APPLIED
 
-    def _is_held(self, stream: Any) -> bool:
+    def _judge(self, stream: Any) -> Verdict:
         """Look at the copy of the progress that was asked for some steps ago, and ask for another; never wait."""
         pinned, event = self._look
         if self._is_looking and event.done:
             self._seen = np.frombuffer(pinned, PROGRESS, 1).copy()
             self._is_looking = False
-        if not self._is_looking and self._runs % POLL == POLL - 1:
+        if not self._is_looking and self._runs % self._poll == self._poll - 1:
             runtime = self._cupy.cuda.runtime
             source = self._tables["progress"].data.ptr
             runtime.memcpyAsync(pinned.ptr, source, PROGRESS.itemsize, runtime.memcpyDeviceToHost, stream.ptr)
             event.record(stream)
             self._is_looking = True
         self._runs += 1
-        return bool(self._seen["prepared"][0] == self._revision and self._seen["fault_cohort"][0] != VALID)
-
-
-def filled(numel: int, dtype: np.dtype[Any], value: float, device: int) -> Any:
-    """A new flat array for a state, every element `value`."""
-    import cupy
-
-    with cupy.cuda.Device(device):
-        return cupy.full(numel, value, dtype)
-
-
-def to_host(array: Any) -> npt.NDArray[Any]:
-    """A copy as a NumPy array."""
-    with array.device:
-        return array.get()  # type: ignore[no-any-return]
-
-
-def overwrite(array: Any, values: npt.NDArray[Any]) -> None:
-    """Put other values into an array."""
-    import cupy
-
-    with array.device:
-        array[...] = cupy.asarray(values)
+        if self._seen["prepared"][0] == self._revision and self._seen["fault_cohort"][0] != VALID:
+            return Verdict.HELD
+        known, self._overflowed = self._overflowed, max(self._overflowed, int(self._seen["overflowed"][0]))
+        return Verdict.OVERFLOWED if self._poll == 1 and self._overflowed > known else Verdict.APPLIED

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from . import AdamW, __version__, cpu, nvrtc, schedules
+from .adam_rules import ADAM
 from .arrays import flushes_subnormals
 from .cuda import unavailable_reason
-from .rules import ADAM
-from .tables import Specialisation
+from .formats import Specialisation
 
 ELEMENTS = 100_000  # enough for every thread to take part
 TOLERANCE = 4 * 2.0**-23  # of |parameter| + lr: eight roundings of float32
@@ -207,5 +207,5 @@ def has_nvrtc() -> bool:
 
 def check_compiler() -> tuple[bool, str]:
     target = DEFAULT_ARCHITECTURE if unavailable_reason() else architecture(0)
-    cubin, _ = nvrtc.compile_kernel(ADAMW, target)
+    cubin, _ = nvrtc.compile_kernel(nvrtc.step_kernel(ADAMW), target)
     return True, f"{ADAMW.name} for sm_{target}: {len(cubin):,} bytes"

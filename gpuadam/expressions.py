@@ -176,7 +176,7 @@ def node(op: Op, *operands: Any) -> Expr:
     return expression
 
 
-step, updates = Expr(Op.STEP), Expr(Op.UPDATES)
+step, updates, lr_scale = Expr(Op.STEP), Expr(Op.UPDATES), Expr(Op.LR_SCALE)
 
 
 def parameter(name: str, value: float) -> Expr:

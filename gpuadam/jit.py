@@ -14,11 +14,15 @@ from typing import Any, TypeVar
 
 import numba
 from numba import types
+from numba.core import cgutils
 from numba.core.serialize import dumps
 from numba.extending import intrinsic, register_jitable
 
 F = TypeVar("F", bound=Callable[..., Any])
-COMPILED = ("jit", "exact_math", "program", "compiler", "rules", "tables", "cpu")  # what holds text for Numba
+COMPILED = (
+    *("jit", "exact_math", "rounding", "program", "compiler", "rules", "adam_rules", "momentum_rules"),
+    *("formats", "tables", "access", "states", "sweeps", "reduction", "swaps", "cpu"),
+)  # what holds text for Numba
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
@@ -91,3 +95,19 @@ def pointer(typing_context: Any, address: Any, dtype: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return signature, generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typing_context: Any, address: Any) -> Any:
+    """Ask for the cache line at an address (int64), which need not be one of ours: it is never waited for."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte = cgutils.voidptr_t
+        number = context.get_value_type(types.int32)
+        kind = cgutils.ir.FunctionType(cgutils.ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, keep, data = number(0), number(3), number(1)
+        builder.call(function, [builder.inttoptr(arguments[0], byte), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate

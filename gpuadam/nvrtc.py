@@ -9,10 +9,11 @@ import hashlib
 import os
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .tables import Specialisation
+from .formats import FORMATS, Specialisation, is_8_bit
 
 BLOCK = 256  # threads of a block: eight warps, each on a chunk of its own
 OPTIONS = ("--std=c++17", "-default-device", "-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
@@ -34,23 +35,50 @@ def sources() -> dict[str, str]:
     return {path.name: path.read_text() for path in sorted(source_folder().glob("*.cu*"))}
 
 
-def resident_blocks(specialisation: Specialisation) -> int:
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel: its name, its file, and the names that this wants from the compiler's options."""
+
+    name: str
+    source: str
+    macros: tuple[tuple[str, str], ...] = ()
+
+
+REDUCE = Kernel("reduce", "reduce.cu")
+
+
+def step_kernel(kind: Specialisation) -> Kernel:
+    macros = {**kind.macros(), "RESIDENT": str(resident_blocks(kind))}
+    return Kernel(kind.name, "step.cu", tuple(macros.items()))
+
+
+def swap_kernel(kind: Specialisation) -> Kernel:
+    """The exchange of weights and averages, which knows no rule."""
+    name = "_".join(["swap", kind.param, *([f"master_{kind.companion}"] if kind.companion else [])])
+    macros = kind.macros()
+    return Kernel(name, "swap.cu", (("KERNEL", name), *((key, macros[key]) for key in ("PARAM", "COMPANION"))))
+
+
+def resident_blocks(kind: Specialisation) -> int:
     """Blocks that an SM is to hold at once, by what a thread must hold: 64, 80 or 128 registers are then its own."""
-    if specialisation.param == "float64":
+    forms = [kind.param, kind.grad, *(form for form in kind.states if form)]
+    granule = 8 if any(map(is_8_bit, forms)) else min(16 // FORMATS[form].storage.itemsize for form in forms)
+    arrays = len(forms) + bool(kind.companion) + kind.ema
+    values = granule * arrays + len(kind.rule.row._fields)  # type: ignore[attr-defined]
+    if kind.param == "float64" or granule == 8 or values > 40:
         return 2
-    arrays = 2 + sum(form is not None for form in specialisation.states)
-    values = 4 * arrays + len(specialisation.rule.row._fields)  # type: ignore[attr-defined]
-    return 4 if values <= 26 else 3
+    computes_more = kind.draws or "float16" in forms  # random bits and conversions have registers of their own
+    return 4 if values <= 26 and not computes_more else 3
 
 
-def options(specialisation: Specialisation, architecture: int) -> tuple[str, ...]:
+def options(kernel: Kernel, architecture: int) -> tuple[str, ...]:
     """What NVRTC is told: no contraction and no flush to zero, so that every operation is the IEEE one."""
-    macros = {**specialisation.macros(), "BLOCK": BLOCK, "RESIDENT": resident_blocks(specialisation)}
+    macros = {**dict(kernel.macros), "BLOCK": BLOCK}
     return (f"-arch=sm_{architecture}", *OPTIONS, *(f"-D{name}={value}" for name, value in macros.items()))
 
 
-def compile_kernel(specialisation: Specialisation, architecture: int) -> tuple[bytes, str]:
-    """Compile step.cu for one specialisation and architecture (90: sm_90), without a device.
+def compile_kernel(kernel: Kernel, architecture: int) -> tuple[bytes, str]:
+    """Compile one kernel for one architecture (90: sm_90), without a device.
 
     Returns:
         The cubin and the PTX.
@@ -61,9 +89,12 @@ def compile_kernel(specialisation: Specialisation, architecture: int) -> tuple[b
     nvrtc = load_nvrtc()
     texts = sources()
     headers = [name for name in texts if name.endswith(".cuh")]
-    given = options(specialisation, architecture)
+    given = options(kernel, architecture)
     program = nvrtc.createProgram(
-        texts["step.cu"], "step.cu", [texts[name].encode() for name in headers], [name.encode() for name in headers]
+        texts[kernel.source],
+        kernel.source,
+        [texts[name].encode() for name in headers],
+        [name.encode() for name in headers],
     )
     try:
         nvrtc.compileProgram(program, given)
@@ -71,7 +102,7 @@ def compile_kernel(specialisation: Specialisation, architecture: int) -> tuple[b
         return nvrtc.getCUBIN(program) + b"\0", nvrtc.getPTX(program).decode()
     except nvrtc.NVRTCError as error:
         log = nvrtc.getProgramLog(program)
-        raise KernelCompileError(f"{source_folder() / 'step.cu'} with {' '.join(given)}: {error}\n{log}") from error
+        raise KernelCompileError(f"{source_folder() / kernel.source} with {' '.join(given)}: {error}\n{log}") from error
     finally:
         nvrtc.destroyProgram(program)
 
@@ -101,15 +132,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gpuadam"
 
 
-def cubin_path(specialisation: Specialisation, architecture: int) -> Path:
+def cubin_path(kernel: Kernel, architecture: int) -> Path:
     """The kernel as a file, compiled unless there is one of this very source, these options and this NVRTC."""
     digest = hashlib.sha256()
-    for part in (*sources().items(), options(specialisation, architecture), load_nvrtc().getVersion()):
+    for part in (*sources().items(), options(kernel, architecture), load_nvrtc().getVersion()):
         digest.update(repr(part).encode())
-    path = cache_folder() / f"{specialisation.name}-sm_{architecture}-{digest.hexdigest()[:32]}.cubin"
+    path = cache_folder() / f"{kernel.name}-sm_{architecture}-{digest.hexdigest()[:32]}.cubin"
     try:
         if not path.exists():
-            keep(path, compile_kernel(specialisation, architecture)[0])
+            keep(path, compile_kernel(kernel, architecture)[0])
     except OSError as error:
         raise KernelCompileError(
             f"the compiled kernel cannot be kept as {path} ({error}): set GPUADAM_CACHE_DIR to a folder to write to"

@@ -26,6 +26,7 @@ class Op(enum.IntEnum):
     VALUE = 0  # push values[argument]
     STEP = enum.auto()  # push the updates applied before this one
     UPDATES = enum.auto()  # push the updates that the tensor has had, this one included
+    LR_SCALE = enum.auto()  # push the factor of the learning rate that is the tensor's own
     ACCUMULATOR = enum.auto()  # push accumulators[argument]
     LOAD = enum.auto()  # push stack[argument]
     STORE = enum.auto()  # stack[argument] = top, which stays
@@ -183,6 +184,8 @@ def evaluate(program: Any, begin: Any, end: Any, values: Any, clock: Any, stack:
                 stack[top] = float(clock.step)
             elif op == Op.UPDATES:
                 stack[top] = float(clock.updates + 1)
+            elif op == Op.LR_SCALE:
+                stack[top] = clock.lr_scale
             elif op == Op.ACCUMULATOR:
                 stack[top] = clock.accumulators[argument]
             else:

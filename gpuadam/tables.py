@@ -4,6 +4,7 @@ A step is one walk over these tables. Everything in them is data, so a change of
 rewrites some rows and nothing else.
 """
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,104 +13,113 @@ import numpy as np
 import numpy.typing as npt
 
 from .compiler import CLOCK, ROW, Program
+from .formats import Specialisation
 from .program import INSTRUCTION, VALID
-from .rules import Rule
+from .rounding import SIGNED_CODES, UNSIGNED_CODES
+from .rules import RULE_STATES
 
-MAX_STATES = 4
 MINIMUM_ROOM = 4096  # instructions and doubles that a program may grow to in place
 CHUNK = 1024  # elements of one row of the chunk table
+SPAN = 256  # chunks whose sums are folded at once
+NO_SCOPE = -1
 WIDE = 16  # bytes of the widest access
 
 TENSOR = np.dtype(
     [
         ("param", np.uint64),
         ("grad", np.uint64),
-        ("states", np.uint64, (MAX_STATES,)),
+        ("states", np.uint64, (RULE_STATES,)),
+        ("companion", np.uint64),
+        ("ema", np.uint64),
         ("numel", np.int64),
         ("cohort", np.int32),
+        ("scope", np.int32),
+        ("grad_format", np.int32),
         ("wide", np.int32),
     ]
 )
-CHUNK_ROW = np.dtype([("tensor", np.int32), ("index", np.int32)])
+CHUNK_ROW = np.dtype([("tensor", np.int32), ("index", np.int32), ("span", np.int32), ("unused", np.int32)])
+SPAN_ROW = np.dtype([("first", np.int32), ("count", np.int32), ("scope", np.int32), ("unused", np.int32)])
+SCOPE = np.dtype([("first", np.int32), ("count", np.int32)])
 COHORT = np.dtype(
     [
         ("evaluate_begin", np.int32),
         ("evaluate_end", np.int32),
         ("advance_end", np.int32),
         ("accumulators", np.int32),
-        ("active", np.int32),
-        ("unused", np.int32),
+        ("counts", np.int32),
+        ("ticks", np.int32),
     ]
 )
 REVISION = np.dtype([("number", np.int64), ("cohort_count", np.int32), ("unused", np.int32)])
+SCALARS = np.dtype(
+    [
+        ("grad_scale_at", np.uint64),
+        ("found_inf_at", np.uint64),
+        ("grad_scale", np.float64),
+        ("found_inf", np.float64),
+        ("grad_scale_is_double", np.int32),
+        ("found_inf_is_double", np.int32),
+        ("skips_nonfinite", np.int32),
+        ("unused", np.int32),
+        ("seed", np.uint64),
+    ]
+)
 PROGRESS = np.dtype(
     [
         ("prepared", np.int64),
         ("fault_cohort", np.int32),
         ("fault_index", np.int32),
+        ("skipped", np.int64),
+        ("overflowed", np.int64),
         ("ticket", np.uint32),
-        ("unused", np.int32),
+        ("nonfinite", np.uint32),
     ]
 )
+TABLES = {
+    "tensors": TENSOR,
+    "chunks": CHUNK_ROW,
+    "spans": SPAN_ROW,
+    "scopes": SCOPE,
+    "cohorts": COHORT,
+    "clocks": CLOCK,
+    "rows": np.dtype((np.float64, (ROW,))),
+    "program": INSTRUCTION,
+    "values": np.dtype(np.float64),
+    "codes": np.dtype((np.float32, (256,))),
+    "revision": REVISION,
+    "scalars": SCALARS,
+    "progress": PROGRESS,
+    "chunk_sums": np.dtype(np.float64),
+    "span_sums": np.dtype(np.float64),
+    "norms": np.dtype(np.float64),
+    "span_tickets": np.dtype(np.uint32),
+    "scope_tickets": np.dtype(np.uint32),
+}
 LAUNCH = np.dtype(
     [
-        ("tensors", np.uint64),
-        ("chunks", np.uint64),
-        ("cohorts", np.uint64),
-        ("clocks", np.uint64),
-        ("rows", np.uint64),
-        ("program", np.uint64),
-        ("values", np.uint64),
-        ("revision", np.uint64),
-        ("progress", np.uint64),
+        *((name, np.uint64) for name in TABLES),
         ("chunk_count", np.int32),
         ("chunks_per_block", np.int32),
         ("blocks", np.uint32),
         ("unused", np.int32),
     ]
 )
-ROWS = np.dtype((np.float64, (ROW,)))
-TABLES = {
-    "tensors": TENSOR,
-    "chunks": CHUNK_ROW,
-    "cohorts": COHORT,
-    "clocks": CLOCK,
-    "rows": ROWS,
-    "program": INSTRUCTION,
-    "values": np.dtype(np.float64),
-    "revision": REVISION,
-    "progress": PROGRESS,
-}
-DTYPES = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
-C_TYPES = {"float32": "float", "float64": "double"}
 
 Table = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Specialisation:
-    """What one kernel is made for: a rule, the formats of its arrays, and the states that there are (None: absent)."""
+class Verdict(enum.Enum):
+    """What has become of a step.
 
-    rule: Rule
-    param: str
-    grad: str
-    states: tuple[str | None, ...]
+    Applied (or, on a GPU, launched); skipped, as the user has said that it overflows; overflowed, as the sums have
+    found, and so skipped (on a GPU it is one of the steps before, and this one is not launched); held.
+    """
 
-    @property
-    def name(self) -> str:
-        present = [name for name, form in zip(self.rule.states, self.states, strict=True) if form]
-        return "_".join([self.rule.name, self.param, *present])
-
-    def macros(self) -> dict[str, str]:
-        """The names that step.cu wants from the compiler's options."""
-        states = [C_TYPES[form] if form else "Absent" for form in self.states]
-        return {
-            "KERNEL": self.name,
-            "RULE": self.rule.name,
-            "PARAM": C_TYPES[self.param],
-            "GRAD": C_TYPES[self.grad],
-            **{f"STATE{i}": state for i, state in enumerate(states)},
-        }
+    APPLIED = enum.auto()
+    SKIPPED = enum.auto()
+    OVERFLOWED = enum.auto()
+    HELD = enum.auto()
 
 
 @dataclass
@@ -155,6 +165,11 @@ def new_progress() -> Table:
     return progress
 
 
+def sorted_spans(tensors: Table, chunks: Table, scope_count: int) -> tuple[Table, Table]:
+    """Spans and scopes if there are norms to be summed, empty ones if there are none."""
+    return make_spans(chunks if scope_count else chunks[:0], tensors["scope"], scope_count)
+
+
 def with_room(rows: Table, room: int) -> Table:
     """The rows at the head of a larger table, so that what changes later needs no new memory."""
     table = np.zeros(max(room, len(rows)), rows.dtype)
@@ -162,20 +177,63 @@ def with_room(rows: Table, room: int) -> Table:
     return table
 
 
-def make_tables(tensors: Table, chunks: Table, cohorts: Table, program: Program) -> dict[str, Table]:
+def make_spans(chunks: Table, scope_of: npt.NDArray[np.int32], scope_count: int) -> tuple[Table, Table]:
+    """The spans and scopes over the rows of the chunk table; each row learns its span.
+
+    Args:
+        chunks: The chunk table, whose `span` is filled in.
+        scope_of: Scope of each tensor.
+    """
+    scopes = scope_of[chunks["tensor"]]
+    rows = np.arange(len(chunks))
+    begins = np.flatnonzero(np.diff(scopes, prepend=-1))
+    within = rows - np.repeat(begins, np.diff(begins, append=len(rows)))
+    firsts = np.flatnonzero(within % SPAN == 0)
+    spans = np.zeros(len(firsts), SPAN_ROW)
+    spans["first"], spans["scope"] = firsts, scopes[firsts]
+    spans["count"] = np.diff(firsts, append=len(rows))
+    order = np.argsort(spans["scope"], kind="stable")
+    place = np.argsort(order, kind="stable")
+    chunks["span"] = np.repeat(place, spans["count"])
+    table = np.zeros(scope_count, SCOPE)
+    table["count"] = np.bincount(spans["scope"], minlength=scope_count)
+    table["first"] = np.cumsum(table["count"]) - table["count"]
+    return spans[order], table
+
+
+def make_tables(
+    tensors: Table,
+    chunks: Table,
+    cohorts: Table,
+    clocks: Table,
+    program: Program,
+    scalars: Table,
+    progress: Table,
+    scope_count: int,
+) -> dict[str, Table]:
     """All tables of an optimizer as they stand before its first step."""
     most_cohorts = len(cohorts) + len(tensors)
-    clocks = np.concatenate([section.new_clock() for section in program.sections] or [np.empty(0, CLOCK)])
     revision = np.array([(1, len(cohorts), 0)], REVISION)
     instructions, values = program.instructions(), program.values()
+    spans, scopes = sorted_spans(tensors, chunks, scope_count)
+    most_spans = len(chunks) // SPAN + len(tensors) + 1 if scope_count else 0  # in whatever order the tensors lie
     return {
         "tensors": tensors,
         "chunks": chunks,
+        "spans": with_room(spans, most_spans),
+        "scopes": scopes,
         "cohorts": with_room(cohorts, most_cohorts),
         "clocks": with_room(clocks, most_cohorts),
         "rows": np.zeros((most_cohorts, ROW)),
         "program": with_room(instructions, max(MINIMUM_ROOM, 4 * len(instructions))),
         "values": with_room(values, max(MINIMUM_ROOM, 4 * len(values))),
+        "codes": np.stack([SIGNED_CODES, UNSIGNED_CODES]),
         "revision": revision,
-        "progress": new_progress(),
+        "scalars": scalars,
+        "progress": progress,
+        "chunk_sums": np.zeros(len(chunks) if scope_count else 0),
+        "span_sums": np.zeros(most_spans),
+        "norms": np.zeros(scope_count),
+        "span_tickets": np.zeros(most_spans, np.uint32),
+        "scope_tickets": np.zeros(scope_count, np.uint32),
     }

@@ -1,5 +1,6 @@
 """The tensors of an optimizer: parameters and gradients that are borrowed, states that are its own."""
 
+import functools
 import operator
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,13 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import Array, borrow, check_overlap, shaped_like
-from .groups import Group, check_gradient, check_param, name_tensor, specialise
-from .rules import Rule
-from .tables import TENSOR, WIDE
+from .arrays import CPU, Array, Device, borrow, check_overlap
+from .formats import GRAD_FORMATS, Specialisation
+from .groups import Defaults, Group, check_gradient, check_param, is_exempt, name_tensor, specialise
+from .slots import Slot, make_arrays, slots_of
+from .tables import NO_SCOPE, TENSOR, WIDE
 
-STATE_ALIGNMENT = 16  # elements: each state starts on a cache line of its own
-POOLED_ELEMENTS = 65_536  # states up to this size share a block of memory
+
+@functools.cache
+def name_of(dtype: np.dtype[Any]) -> str:
+    """NumPy makes the name anew each time that it is asked for."""
+    return dtype.name
 
 
 @dataclass
@@ -30,6 +35,12 @@ class Binding:
         """Which tensors have a gradient."""
         return np.array([grad is not None for grad in self.grads], bool)
 
+    @functools.cached_property
+    def grad_formats(self) -> list[str]:
+        """How each gradient is stored; one that is not there is taken to be like its parameter."""
+        pairs = zip(self.grads, self.params, strict=True)
+        return [name_of((param if grad is None else grad).dtype) for grad, param in pairs]
+
 
 class Tensors:
     """All tensors of an optimizer, in the order of its groups.
@@ -37,11 +48,13 @@ class Tensors:
     Attributes:
         names: Key or position of each parameter.
         group_of: Its group.
-        states: Its states by name, None where the options leave one out; in the parameter's order of elements.
+        slots: What of our own each has, and
+        arrays: these by name, in the parameter's order of elements.
     """
 
-    def __init__(self, rule: Rule, groups: Sequence[Group], backend: Any) -> None:
-        self.rule = rule
+    def __init__(self, defaults: Defaults, groups: Sequence[Group], backend: Any, old: "Tensors | None" = None) -> None:
+        self.defaults = defaults
+        self.groups = groups
         self.names = [name for group in groups for name in group.names]
         self.group_of = np.repeat(np.arange(len(groups)), [len(group.names) for group in groups])
         self._parameter_titles = [name_tensor("parameter", name) for name in self.names]
@@ -49,17 +62,44 @@ class Tensors:
         self.params = [array for group in groups for array in group.arrays]
         self.binding = Binding(self.params, [], [None] * len(self.params))
         self._check_overlap(self.params, [])
-        pairs = [(group, array) for group in groups for array in group.arrays]
-        self.states = new_states(rule, pairs, backend)
-        self.specialisations = [specialise(rule, group, param) for group, param in pairs]
-        self._fixed_rows = self._state_rows()
+        kinds = self.specialisations(self.binding)
+        self.slots: list[list[Slot]] = [
+            slots_of(kind, groups[group].options) for kind, group in zip(kinds, self.group_of.tolist(), strict=True)
+        ]
+        kept: list[dict[str, Any]] = old.arrays if old else []
+        self.arrays: list[dict[str, Any]] = kept + make_arrays(
+            self.params[len(kept) :], self.slots[len(kept) :], backend
+        )
+        self._fixed_rows = self._slot_rows()
         self.owners: list[Any] | None = None
         self._movable = [array for array in self.params if array.is_movable]
         self._versioned = [array.owner for array in self.params if hasattr(array.owner, "_version")]
 
-    def device(self) -> int:
-        """Number of the device on which all of them lie."""
-        return self.params[0].device[1] if self.params else 0
+    def specialisations(self, binding: Binding) -> list[Specialisation]:
+        """The kernel that each tensor needs."""
+        known: dict[tuple[Any, ...], Specialisation] = {}
+        found: list[Specialisation] = []
+        for index, form in zip(self.group_of.tolist(), binding.grad_formats, strict=True):
+            group, param = self.groups[index], self.params[len(found)]
+            key = index, name_of(param.dtype), form, is_exempt(group.storage, param)
+            if key not in known:
+                known[key] = specialise(self.defaults, group, param, form)
+            found.append(known[key])
+        return found
+
+    def host_dtypes(self, index: int) -> dict[str, np.dtype[Any]]:
+        """The dtypes under which a state dict shows the arrays of a tensor."""
+        shown = {slot.name: slot.host_dtype() for slot in self.slots[index]}
+        return {name: shown.get(name, array.dtype) for name, array in self.arrays[index].items()}
+
+    def device(self) -> Device:
+        """Where all of them lie."""
+        return self.params[0].device if self.params else CPU
+
+    def default_kind(self) -> Specialisation:
+        """A kernel for an optimizer without tensors, whose clocks tick all the same."""
+        rule = self.defaults.rule
+        return Specialisation(rule, "float32", "float32", ("float32",) * len(rule.states))
 
     def numels(self) -> list[int]:
         return [param.numel for param in self.params]
@@ -90,17 +130,17 @@ class Tensors:
 
     def read(self, owners: list[Any]) -> Binding:
         """Check gradients against their parameters; nothing is changed."""
-        params = [self._reread(i) for i in range(len(self.params))] if self._movable else self.params
+        params = [self.reread(i) for i in range(len(self.params))] if self._movable else self.params
         grads: list[Array | None] = []
         for title, owner, param in zip(self._gradient_titles, owners, params, strict=True):
             grad = None if owner is None else borrow(owner, title)
             if grad is not None:
-                check_gradient(grad, param, title)
+                check_gradient(grad, param, title, self.defaults.policy.zero_grads)
             grads.append(grad)
         self._check_overlap(params, grads)
         return Binding(params, owners, grads)
 
-    def _reread(self, index: int) -> Array:
+    def reread(self, index: int) -> Array:
         """The parameter as it lies now: it may have moved, but must be what it was."""
         old = self.params[index]
         if not old.has_moved:
@@ -122,8 +162,10 @@ class Tensors:
     def accept(self, binding: Binding) -> None:
         """Put a checked binding in force."""
         self.binding, self.params = binding, binding.params
-        arrays = [*binding.params, *(grad for grad in binding.grads if grad is not None)]
-        self._movable = [array for array in arrays if array.is_movable]
+        grads = [grad for grad in binding.grads if grad is not None]
+        self._movable = [array for array in (*binding.params, *grads) if array.is_movable]
+        written = (*binding.params, *grads) if self.defaults.policy.zero_grads else binding.params
+        self._versioned = [array.owner for array in written if hasattr(array.owner, "_version")]
         self.owners = binding.owners
 
     def note_writes(self) -> None:
@@ -138,12 +180,30 @@ class Tensors:
         titles = self._parameter_titles + self._gradient_titles
         check_overlap(begins, sizes, titles.__getitem__)
 
-    def _state_rows(self) -> npt.NDArray[Any]:
+    def scopes(self) -> tuple[npt.NDArray[np.int32], int]:
+        """The scope of each tensor over which its gradient has a norm, and how many there are; none if nobody asks."""
+        count = len(self.params)
+        policy = self.defaults.policy
+        if policy.nonfinite == "propagate" and not any("clip_norm" in group.hyperparameters for group in self.groups):
+            return np.full(count, NO_SCOPE, np.int32), 0
+        kinds = {"global": (np.zeros(count), 1), "group": (self.group_of, len(self.groups))}
+        scope_of, scope_count = kinds.get(policy.clip_scope, (np.arange(count), count))
+        return scope_of.astype(np.int32), scope_count
+
+    @property
+    def scope_count(self) -> int:
+        """How many norms there are."""
+        return self.scopes()[1]
+
+    def _slot_rows(self) -> npt.NDArray[Any]:
         """The tensor table as far as it never changes."""
         rows = np.zeros(len(self.params), TENSOR)
-        for i, state in enumerate(self.rule.states):
-            rows["states"][:, i] = [address_of(own[state]) for own in self.states]
+        for i, state in enumerate(self.defaults.rule.states):
+            rows["states"][:, i] = [address_of(own.get(state)) for own in self.arrays]
+        rows["companion"] = [address_of(own.get("master", own.get("remainder"))) for own in self.arrays]
+        rows["ema"] = [address_of(own.get("ema")) for own in self.arrays]
         rows["numel"] = self.numels()
+        rows["scope"], _ = self.scopes()
         return rows
 
     def rows(self, binding: Binding, cohort_of: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
@@ -152,33 +212,10 @@ class Tensors:
         rows["param"] = [param.address for param in binding.params]
         rows["grad"] = [0 if grad is None else grad.address for grad in binding.grads]
         rows["cohort"] = cohort_of
-        every = rows["param"] | rows["grad"] | np.bitwise_or.reduce(rows["states"], axis=1)
-        rows["wide"] = every % WIDE == 0
+        rows["grad_format"] = [GRAD_FORMATS.index(form) for form in binding.grad_formats]
+        own = np.bitwise_or.reduce(rows["states"], axis=1) | rows["companion"] | rows["ema"]
+        rows["wide"] = (rows["param"] | rows["grad"] | own) % WIDE == 0
         return rows
-
-
-def new_states(rule: Rule, pairs: Sequence[tuple[Group, Array]], backend: Any) -> list[dict[str, Any]]:
-    """The states of all tensors, None where the options leave one out.
-
-    Small ones of one kind lie in one block of memory, one after another: thousands of them then cost neither as many
-    allocations nor as many cache and page misses.
-    """
-    states: list[dict[str, Any]] = [dict.fromkeys(rule.states) for _ in pairs]
-    blocks: dict[tuple[Any, ...], list[int]] = {}
-    for index, (group, param) in enumerate(pairs):
-        alone = index if param.numel > POOLED_ELEMENTS else None
-        for state in rule.states:
-            if state not in group.absent:
-                kind = state, param.dtype, rule.initial(state, group.options), alone
-                blocks.setdefault(kind, []).append(index)
-    for (state, dtype, value, _), members in blocks.items():
-        room = [-(-pairs[i][1].numel // STATE_ALIGNMENT) * STATE_ALIGNMENT for i in members]
-        block = backend.filled(sum(room), dtype, value, pairs[0][1].device[1])
-        starts = np.cumsum([0, *room[:-1]])
-        for i, start in zip(members, starts.tolist(), strict=True):
-            param = pairs[i][1]
-            states[i][state] = shaped_like(block[start : start + param.numel], param)
-    return states
 
 
 def address_of(array: Any) -> int:

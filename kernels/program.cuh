@@ -11,6 +11,7 @@ enum Op : int {
     VALUE,
     STEP,
     UPDATES,
+    LR_SCALE,
     ACCUMULATOR,
     LOAD,
     STORE,
@@ -136,6 +137,7 @@ __device__ __forceinline__ int evaluate(const Instruction* program, int begin, i
                 case VALUE: stack[top] = values[argument]; break;
                 case STEP: stack[top] = static_cast<double>(clock.step); break;
                 case UPDATES: stack[top] = static_cast<double>(clock.updates + 1); break;
+                case LR_SCALE: stack[top] = clock.lr_scale; break;
                 case ACCUMULATOR: stack[top] = clock.accumulators[argument]; break;
                 default: stack[top] = stack[argument];
             }

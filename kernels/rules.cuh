@@ -1,8 +1,10 @@
-// Rules: what one optimizer does to one element (twin of rules.py: same names, same operations, same order).
+// Rules: what one optimizer does to one element (twin of adam_rules.py and momentum_rules.py: same names, same
+// operations, same order).
 //
-// A rule is a struct of its coefficients, in the order in which rules.py lists them, and `update` for one element.
+// A rule is a struct of its coefficients, in the order in which Python lists them, and `update` for one element.
 // Options (epsilon, decay, maximize, ...) are values of coefficients, never branches; a state that the options leave
-// out has the type Absent. Every literal would be a double, so there is none.
+// out has the type Absent, and a rule with less than three takes Absent in their place. Every literal would be a
+// double, so there is none.
 #pragma once
 
 #include "formats.cuh"
@@ -14,7 +16,7 @@ struct adam {
 
     template <typename Maximum>
     __device__ __forceinline__ void update(T& param, T grad, T& exp_avg, T& exp_avg_sq, Maximum& max_exp_avg_sq) const {
-        grad = grad * grad_factor + l2 * param;
+        grad = grad + l2 * param;
         param = param - decay * param;
         exp_avg = exp_avg + weight1 * (grad - exp_avg);
         exp_avg_sq = exp_avg_sq + weight2 * (grad * grad - exp_avg_sq);
@@ -30,6 +32,37 @@ struct adam {
 };
 
 template <typename T>
+struct nadam {
+    T grad_factor, l2, decay, weight1, weight2, eps_inside, denominator_factor, eps_outside, grad_size, exp_avg_size;
+
+    __device__ __forceinline__ void update(T& param, T grad, T& exp_avg, T& exp_avg_sq, Absent) const {
+        grad = grad + l2 * param;
+        param = param - decay * param;
+        exp_avg = exp_avg + weight1 * (grad - exp_avg);
+        exp_avg_sq = exp_avg_sq + weight2 * (grad * grad - exp_avg_sq);
+        const T denominator = sqrt(exp_avg_sq + eps_inside) * denominator_factor + eps_outside;
+        param = param - (grad_size * grad + exp_avg_size * exp_avg) / denominator;
+    }
+};
+
+template <typename T>
+struct sgd {
+    T grad_factor, l2, decay, lr_inside, momentum, undamped, grad_share, buffer_share, lr_outside;
+
+    template <typename Buffer>
+    __device__ __forceinline__ void update(T& param, T grad, Buffer& momentum_buffer, Absent, Absent) const {
+        grad = grad + l2 * param;
+        param = param - decay * param;
+        T update = lr_inside * grad;
+        if constexpr (is_present<Buffer>) {
+            momentum_buffer = momentum * momentum_buffer + undamped * update;
+            update = grad_share * update + buffer_share * momentum_buffer;
+        }
+        param = param - lr_outside * update;
+    }
+};
+
+template <typename T>
 struct rmsprop {
     T grad_factor, l2, decay, weight, second_factor, mean_factor, zero, eps_inside, eps_outside, momentum, lr_inside,
         lr_outside;
@@ -37,7 +70,7 @@ struct rmsprop {
     template <typename Mean, typename Buffer>
     __device__ __forceinline__ void update(T& param, T grad, T& square_avg, Mean& grad_avg,
                                            Buffer& momentum_buffer) const {
-        grad = grad * grad_factor + l2 * param;
+        grad = grad + l2 * param;
         param = param - decay * param;
         square_avg = square_avg + weight * (grad * grad - square_avg);
         T second = square_avg * second_factor;

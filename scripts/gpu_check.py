@@ -29,17 +29,17 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 LIMITS = {
     "nvidia-smi": 10,
-    "reason": 30,
+    "reason": 20,
     "commit": 5,
     "doctor": 30,
-    "tests": 140,
-    "without": 25,
+    "tests": 185,
+    "without": 35,
     "memcheck": 35,
     "racecheck": 35,
     "initcheck": 35,
-    "benchmark": 125,
+    "benchmark": 85,
 }  # seconds of each command; tests/test_gpu_check.py adds them up
-BENCHMARK_BEGINS = 90  # seconds after which the benchmark begins no case
+BENCHMARK_BEGINS = 55  # seconds after which the benchmark begins no case
 NO_SANITIZER = "compute-sanitizer not found: it is neither on PATH nor in a CUDA toolkit"
 TAIL = 6000  # characters of an output that are kept
 MOST_LINES = 20  # of tests in the summary

@@ -10,11 +10,11 @@ import copy
 import numpy as np
 import pytest
 
-from gpuadam import Adam, AdamW, RMSprop, schedules
+from gpuadam import SGD, Adam, AdamW, NAdam, RMSprop, schedules
 
 F32, F64 = np.float32, np.float64
-DTYPES = ("float32", "float64")
-DTYPE_NAMES = ["int8", "int32", "int64", "uint8", "bool", "float16", "complex64", "complex128", "longdouble", "object"]
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+DTYPE_NAMES = ["int8", "int32", "int64", "uint8", "bool", "complex64", "complex128", "longdouble", "object"]
 LAYOUT = {"w": ((3, 4), F32), "b": ((5,), F64)}
 VIEWS = {  # that are not one dense run of memory
     "every second": lambda a: a[::2],
@@ -63,9 +63,9 @@ class Pair:
     def go_on(self):
         """Two steps: with the gradients that are still in force, and with others."""
         for grads in (None, filled(2.0, 2)):
-            before = frozen(self.params)
+            before, twin_grads = frozen(self.params), copy.deepcopy(grads)
             self.optimizer.step(grads)
-            self.twin.step(copy.deepcopy(grads))
+            self.twin.step(twin_grads)
             assert frozen(self.params) != before
             assert frozen(self.params) == frozen(self.twins)
             assert frozen(self.optimizer.state_dict()) == frozen(self.twin.state_dict())
@@ -140,7 +140,9 @@ class ThroughDLPack:
 
 ADAM_NAMES = ["lr", "beta1", "beta2", "eps", "weight_decay"]
 RMSPROP_NAMES = ["lr", "alpha", "eps", "weight_decay", "momentum"]
-NAMES = [(make, name) for make, names in ((AdamW, ADAM_NAMES), (RMSprop, RMSPROP_NAMES)) for name in names]
+SGD_NAMES = ["lr", "momentum", "dampening", "weight_decay"]
+NAMES_OF = {AdamW: ADAM_NAMES, NAdam: [*ADAM_NAMES, "momentum_decay"], RMSprop: RMSPROP_NAMES, SGD: SGD_NAMES}
+NAMES = [(make, name) for make, names in NAMES_OF.items() for name in names]
 
 
 def setting(name, value):
@@ -161,7 +163,7 @@ def refused_everywhere(make, name, value, error, texts):
         with pair.refuses(error, where, *texts):
             pair.optimizer.set_hyperparameters(chosen, **bad)
     with pair.refuses(error, where, *texts):  # a good one beside it has no effect either
-        pair.optimizer.set_hyperparameters(**{"eps": 0.5, "lr": 0.5, **bad})
+        pair.optimizer.set_hyperparameters(**{"weight_decay": 0.5, "lr": 0.5, **bad})
 
 
 def saved(**settings):
@@ -200,7 +202,7 @@ def change(path, value):
 
 
 def check_refused_state(optimizer, twin, state, texts, **options):
-    params = [array.owner for array in optimizer._tensors.params]
+    params = [array.owner for array in optimizer._engine.tensors.params]
     before = frozen([params, optimizer.state_dict(), optimizer.hyperparameters()])
     with pytest.raises(ValueError, match="nothing was changed") as caught:
         optimizer.load_state_dict(state, **options)
@@ -208,5 +210,5 @@ def check_refused_state(optimizer, twin, state, texts, **options):
     assert frozen([params, optimizer.state_dict(), optimizer.hyperparameters()]) == before
     for other in (optimizer, twin):
         other.step([np.full((2, 3), 0.3), np.full(4, 0.7, F32)])
-    assert frozen(params) == frozen([array.owner for array in twin._tensors.params])
+    assert frozen(params) == frozen([array.owner for array in twin._engine.tensors.params])
     assert frozen(optimizer.state_dict()) == frozen(twin.state_dict())

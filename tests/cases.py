@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import oracle
+import oracle_momentum
 
 import gpuadam
-from gpuadam import schedules
+from gpuadam import adam_rules, momentum_rules, schedules
+from gpuadam.rules import Rule
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,45 @@ def _rmsprop() -> list[Case]:
     return cases
 
 
-ADAM, RMSPROP = _adam(), _rmsprop()
-CASES = ADAM + RMSPROP
+def _nadam() -> list[Case]:
+    every = {"betas": (0.8, 0.95), "eps": 1e-3, "momentum_decay": 0.5}
+    options = [
+        {"momentum_decay": 4e-3},
+        *({"eps_placement": place} for place in ("outside", "hat", "inside")),
+        *({"weight_decay": 0.05, "decay": decay} for decay in ("coupled", "decoupled", "scheduled")),
+        {"weight_decay": 0.05, "decoupled_weight_decay": True, "maximize": True},
+    ]
+    return [
+        Case("nadam-" + "-".join(map(str, own.values())), gpuadam.NAdam, oracle_momentum.nadam, {**every, **own})
+        for own in options
+    ]
+
+
+def _sgd() -> list[Case]:
+    cases = []
+    for (momentum, dampening, nesterov), lr_place in itertools.product(
+        ((0.0, 0.0, False), (0.9, 0.0, False), (0.9, 0.3, False), (0.9, 0.0, True)), ("outside", "inside")
+    ):
+        options = {"momentum": momentum, "dampening": dampening, "nesterov": nesterov, "lr_placement": lr_place}
+        name = f"sgd-{momentum}-{dampening}-{'nesterov' if nesterov else 'plain'}-{lr_place}"
+        cases.append(Case(name, gpuadam.SGD, oracle_momentum.sgd, options))
+    for momentum, decay, maximize in itertools.product(
+        (0.0, 0.9), ("coupled", "decoupled", "scheduled"), (False, True)
+    ):
+        options = {"momentum": momentum, "decay": decay, "maximize": maximize, "weight_decay": 0.05}
+        cases.append(Case(f"sgd-{momentum}-{decay}-{maximize}", gpuadam.SGD, oracle_momentum.sgd, options))
+    return cases
+
+
+ADAM, NADAM, RMSPROP, SGD = _adam(), _nadam(), _rmsprop(), _sgd()
+CASES = ADAM + NADAM + RMSPROP + SGD
 IDS = [case.name for case in CASES]
+RULES = {
+    rule.name: rule
+    for module in (adam_rules, momentum_rules)
+    for rule in vars(module).values()
+    if isinstance(rule, Rule)
+}
 
 # A schedule for lr, and the same for the oracle: any hyperparameter may be one.
 LR = schedules.warmup_cosine_decay(0.0, 0.05, 3, 12)

@@ -40,6 +40,7 @@ class Device:
 
     def synchronize(self) -> None:
         machine.refuse_in_capture()
+        machine.synchronisations += 1
         for queue in [q for q in machine.queues.values() if q.device == self.id]:
             for work in queue.last:
                 work.finish()
@@ -77,6 +78,7 @@ class Event:
 
     def synchronize(self) -> None:
         machine.refuse_in_capture()
+        machine.synchronisations += 1
         if self.work is not None:
             self.work.finish()
 
@@ -107,6 +109,7 @@ class Stream:
 
     def synchronize(self) -> None:
         machine.refuse_in_capture()
+        machine.synchronisations += 1
         self.queue.mark().finish()
 
     def record(self, event: Event | None = None) -> Event:
@@ -213,18 +216,24 @@ cuda = SimpleNamespace(
 
 
 class ndarray:
-    """A dense or strided array on a device."""
+    """A dense or strided array on a device; `memory` is its elements, as late as a device has them."""
 
-    def __init__(self, block: Block, view: np.ndarray, owner: Any = None) -> None:
-        self.block, self.view, self.owner = block, view, owner
-        self.shape, self.strides, self.dtype = view.shape, view.strides, view.dtype
-        self.size, self.nbytes, self.ndim = view.size, view.nbytes, view.ndim
+    def __init__(self, block: Block, memory: np.ndarray, owner: Any = None) -> None:
+        self.block, self.memory, self.owner = block, memory, owner
+        self.shape, self.strides, self.dtype = memory.shape, memory.strides, memory.dtype
+        self.size, self.nbytes, self.ndim = memory.size, memory.nbytes, memory.ndim
         if owner is None:
             weakref.finalize(self, machine.free, block)
 
-    def _of(self, view: np.ndarray) -> "ndarray":
-        assert np.shares_memory(view, self.view) or not view.size, "the real one would copy"
-        return ndarray(self.block, view, self)
+    def _of(self, memory: np.ndarray) -> "ndarray":
+        assert np.shares_memory(memory, self.memory) or not memory.size, "the real one would copy"
+        return ndarray(self.block, memory, self)
+
+    def _put(self, action: Callable[[np.ndarray], None], *others: "ndarray") -> None:
+        """Queue what changes the elements; arrays of other devices are refused."""
+        assert {array.block.device for array in (self, *others)} == {machine.device}, "another device is current"
+        target = self.memory
+        get_current_stream().queue.put(lambda work: action(target))
 
     @property
     def device(self) -> Device:
@@ -232,11 +241,11 @@ class ndarray:
 
     @property
     def data(self) -> Any:
-        return SimpleNamespace(ptr=self.view.ctypes.data if self.size else 0, device_id=self.block.device)
+        return SimpleNamespace(ptr=self.memory.ctypes.data if self.size else 0, device_id=self.block.device)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        strides = None if self.view.flags.c_contiguous else self.strides
+        strides = None if self.memory.flags.c_contiguous else self.strides
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
@@ -248,53 +257,82 @@ class ndarray:
         }
 
     def reshape(self, *shape: Any) -> "ndarray":
-        return self._of(self.view.reshape(*shape))
+        return self._of(self.memory.reshape(*shape))
 
     def transpose(self, *axes: Any) -> "ndarray":
-        return self._of(self.view.transpose(*axes))
+        return self._of(self.memory.transpose(*axes))
+
+    def view(self, dtype: Any = None, type: Any = None) -> "ndarray":
+        return self._of(self.memory.view(dtype or self.dtype))
 
     def __getitem__(self, key: Any) -> "ndarray":
-        return self._of(self.view[key])
+        return self._of(self.memory[key])
 
     def __setitem__(self, key: Any, value: Any) -> None:
         assert isinstance(value, ndarray), "the real one takes CuPy arrays and scalars"
-        assert self.block.device == value.block.device == machine.device
-        target, source = self.view[key], value.view
-        get_current_stream().queue.put(lambda work: np.copyto(target, source))
+        kinds = {self.dtype, value.dtype}
+        assert len(kinds) == 1 or not any(kind.name == "bfloat16" for kind in kinds), (
+            "CuPy may have no loop over bfloat16"
+        )
+        source = value.memory
+        self[key]._put(lambda target: np.copyto(target, source, casting="unsafe"), value)
+
+    def fill(self, value: Any) -> None:
+        self._put(lambda target: target.fill(value))
+
+    def copy(self, order: str = "C") -> "ndarray":
+        return self._new(self.dtype, lambda source: source, order)
+
+    def astype(self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True) -> Any:
+        assert self.dtype.name != "bfloat16", "CuPy may have no loop over bfloat16"
+        return self._new(np.dtype(dtype), lambda source: source.astype(dtype), order)
+
+    def __lshift__(self, count: int) -> "ndarray":
+        return self._new(self.dtype, lambda source: source << count, "K")
+
+    def _new(self, dtype: np.dtype, function: Callable[[np.ndarray], np.ndarray], order: str) -> "ndarray":
+        """A new array, made of this one's elements as they will be then."""
+        is_fortran = order == "K" and self.memory.flags.fnc
+        array, source = empty(self.shape, dtype, "F" if is_fortran else "C"), self.memory
+        array._put(lambda target: np.copyto(target, function(source)), self)
+        return array
 
     def get(self, stream: Any = None, order: Any = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
         with self.device:
             get_current_stream().synchronize()
-        return self.view.copy(order)
+        return self.memory.copy(order)
 
     def set(self, arr: np.ndarray, stream: Any = None) -> None:
         assert (arr.shape, arr.dtype) == (self.shape, self.dtype)
-        assert self.view.flags.c_contiguous or self.view.flags.f_contiguous
+        assert self.memory.flags.c_contiguous or self.memory.flags.f_contiguous
         source = arr.copy()
         with self.device:
-            (stream or get_current_stream()).queue.put(lambda work: np.copyto(self.view, source))
+            (stream or get_current_stream()).queue.put(lambda work: np.copyto(self.memory, source))
 
 
 ndarray.__module__ = "cupy"
 
 
-def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C") -> ndarray:
-    kind = np.dtype(dtype or np.float64)
-    sizes = shape if isinstance(shape, tuple) else (shape,)
+def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+    kind = np.dtype(dtype)
+    sizes = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
     block = machine.allocate(int(np.prod(sizes)) * kind.itemsize, machine.device)
-    array = ndarray(block, block.view().view(kind).reshape(sizes, order=order))
-    view = array.view
-    get_current_stream().queue.put(lambda work: view.fill(fill_value))
-    return array
+    return ndarray(block, block.view().view(kind).reshape(sizes, order=order))
 
 
 def zeros(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
-    return full(shape, 0, dtype, order)
+    array = empty(shape, dtype, order)
+    array.fill(0)
+    return array
 
 
 def asarray(a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, blocking: bool = False) -> ndarray:
+    if isinstance(a, ndarray):
+        return a
+    if hasattr(a, "__cuda_array_interface__"):
+        return a.array
     source = np.array(a)
     is_fortran = source.flags.f_contiguous and not source.flags.c_contiguous
-    array = full(source.shape, 0, source.dtype, "F" if is_fortran else "C")
+    array = empty(source.shape, source.dtype, "F" if is_fortran else "C")
     array.set(source)
     return array

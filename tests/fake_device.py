@@ -124,6 +124,7 @@ class Machine:
     queues: dict[tuple[int, int], Queue] = field(default_factory=dict)
     launches: list[Launch] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)  # kind, bytes
+    synchronisations: int = 0  # how often the host has waited
     local: threading.local = field(default_factory=threading.local)
     null: Any = None  # the legacy stream, as CuPy has it
     pointers: Any = field(default_factory=lambda: itertools.count(4096, 16))

@@ -1,8 +1,7 @@
 """The kernels behind `fake_cupy`: a real cubin says which, and g++ has made the same source for the host."""
 
 import ctypes
-import functools
-import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,25 @@ import host_kernels
 import numpy as np
 from fake_device import Launch, Work, machine
 
-from gpuadam.rules import RULES
-from gpuadam.tables import CHUNK_ROW, DTYPES, LAUNCH, TABLES, TENSOR, Specialisation
+from gpuadam import nvrtc
+from gpuadam.tables import CHUNK_ROW, LAUNCH, SCALARS, TABLES, TENSOR
+
+known: dict[str, nvrtc.Kernel] = {}  # all that the product has asked for, by name
+SIZES = {"float": 4, "double": 8, "float16": 2, "bfloat16": 2, "Remainder": 2, "Signed8": 1, "Unsigned8": 1}
+GRAD_SIZES = (4, 8, 2, 2)  # in the order of GradFormat in tables.cuh
 
 
-@functools.cache
-def specialisation(name: str) -> Specialisation:
-    """The specialisation of a kernel's name."""
-    for rule, form in itertools.product(RULES.values(), DTYPES):
-        for present in itertools.product((True, False), repeat=len(rule.states)):
-            found = Specialisation(rule, form, form, tuple(form if there else None for there in present))
-            if found.name == name:
-                return found
-    raise ValueError(f"no kernel is called {name}")
+def cubin_path(kernel: nvrtc.Kernel, architecture: int) -> Path:
+    """The product's own; and from here on the kernel is known. No two have one name."""
+    assert known.setdefault(kernel.name, kernel) == kernel, f"another kernel is called {kernel.name}"
+    return nvrtc.cubin_path(kernel, architecture)
+
+
+def nbytes(kind: str, numel: int) -> int:
+    """Bytes of an array of a storage type; the scales of 8-bit codes follow on the next cache line."""
+    if kind.endswith("8"):
+        return -(-numel // 64) * 64 + -(-numel // 256) * 4
+    return numel * SIZES[kind]
 
 
 class RawModule:
@@ -32,16 +37,16 @@ class RawModule:
 
     def get_function(self, name: str) -> "RawKernel":
         assert f".text.{name}\0".encode() in self.content, f"no kernel {name} in it"
-        return RawKernel(name)
+        return RawKernel(known[name])
 
 
 class RawKernel:
     """Runs the kernel that g++ made of the same source; its blocks have fewer threads."""
 
-    def __init__(self, name: str) -> None:
-        self.name, self.device = name, machine.device
-        self.form = DTYPES[specialisation(name).param]
-        self.library = host_kernels.build(specialisation(name).macros())
+    def __init__(self, kernel: nvrtc.Kernel) -> None:
+        self.name, self.device = kernel.name, machine.device
+        self.source, self.types = kernel.source, dict(kernel.macros)
+        self.library = host_kernels.build_kernel(kernel)
 
     def __call__(self, grid: tuple[int], block: tuple[int], args: tuple[Any]) -> None:
         assert machine.device == self.device
@@ -62,15 +67,43 @@ class RawKernel:
         assert rows.min(initial=0) >= 0
         tensors = self.table(record, "tensors", TENSOR, int(rows.max(initial=-1)) + 1, work.time)
         for tensor in tensors[rows]:
-            if tensor["grad"]:
-                size = int(tensor["numel"]) * self.form.itemsize
-                present = [a for a in specialisation(self.name).states if a]
-                for address in [tensor["param"], tensor["grad"], *tensor["states"][: len(present)]]:
-                    if address:
-                        machine.require(int(address), size, self.device, work.time)
+            for address, size in self.arrays(tensor):
+                machine.require(address, size, self.device, work.time)
+        if self.source != "swap.cu":
+            self.require_scalars(record, work.time)
         host_kernels.run(self.library, record, grid)
+
+    def arrays(self, tensor: np.void) -> Iterator[tuple[int, int]]:
+        """Address and bytes of every array of a tensor that the kernel may touch."""
+        numel, types = int(tensor["numel"]), self.types
+        if self.source == "reduce.cu":
+            used = [(tensor["grad"], numel * GRAD_SIZES[tensor["grad_format"]])] if tensor["grad"] else []
+        elif self.source == "swap.cu":
+            average = "double" if types["PARAM"] == "double" else "float"
+            places = {"PARAM": "param", "COMPANION": "companion"}
+            used = [(tensor[place], nbytes(types[key], numel)) for key, place in places.items() if present(types[key])]
+            used = [*used, (tensor["ema"], nbytes(average, numel))] if tensor["ema"] else []
+        else:
+            places = {"PARAM": "param", "GRAD": "grad", "COMPANION": "companion", "EMA": "ema"}
+            fields = {key: tensor[place] for key, place in places.items()}
+            fields |= {f"STATE{i}": address for i, address in enumerate(tensor["states"])}
+            used = [(at, nbytes(types[key], numel)) for key, at in fields.items() if present(types[key])]
+            used = used if tensor["grad"] else []
+        yield from ((int(address), size) for address, size in used)
+
+    def require_scalars(self, record: np.ndarray, time: float) -> None:
+        scalars = self.table(record, "scalars", SCALARS, 1, time)[0]
+        for name in ("grad_scale", "found_inf"):
+            if scalars[f"{name}_at"]:
+                size = 8 if scalars[f"{name}_is_double"] else 4
+                machine.require(int(scalars[f"{name}_at"]), size, self.device, time)
 
     def table(self, record: np.ndarray, name: str, dtype: np.dtype, count: int, time: float) -> np.ndarray:
         address, size = int(record[name][0]), count * dtype.itemsize
         machine.require(address, size, self.device, time)
         return np.frombuffer((ctypes.c_char * size).from_address(address), dtype)
+
+
+def present(kind: str) -> bool:
+    """Whether a kernel has an array at all."""
+    return kind != "Absent"

@@ -4,6 +4,7 @@ import sys
 
 import fake_cupy
 import fake_device
+import fake_kernels
 import host_kernels
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ def stand_in(monkeypatch):
     nvrtc.load_nvrtc()  # for this, CuPy itself is imported
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy)
     monkeypatch.setenv("GPUADAM_CACHE_DIR", str(host_kernels._cache() / "cubins"))
-    monkeypatch.setattr(cuda, "_retired", type(cuda._retired)())
+    monkeypatch.setattr(cuda, "cubin_path", fake_kernels.cubin_path)
+    cuda.retired.clear()
     fake_device.reset()
     forget()
     yield
@@ -103,3 +105,14 @@ def adamw(*sizes, bound=True, **settings):
 def until_step(count):
     """A learning rate that is NaN from some step on."""
     return expressions.where(schedules.step < count, 0.1, float("nan"))
+
+
+def capture(optimizer, stream, mode=None):
+    """A graph of one step."""
+    with stream:
+        stream.begin_capture(mode)
+        try:
+            optimizer.step()
+        finally:
+            graph = stream.end_capture()
+    return graph

@@ -1,66 +1,82 @@
 """A backend that runs the CUDA source itself on the CPU: tables and arrays lie in host memory, g++ made the kernels."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import host_kernels
 import numpy as np
 
-from gpuadam import cpu, tensors
-from gpuadam.cpu import overwrite, to_host  # noqa: F401 (a backend has these)
-from gpuadam.tables import LAUNCH, TABLES, VALID, Batch, new_progress
+from gpuadam import cpu, slots
+from gpuadam.cpu import copy_of, copy_values, fill, overwrite, to_host, view_of  # noqa: F401 (a backend has these)
+from gpuadam.nvrtc import REDUCE, Kernel, step_kernel, swap_kernel
+from gpuadam.tables import TABLES, VALID, Batch, Verdict
 
 GRID = 3  # blocks of a launch: more than one, so that there is a last one
 BLOCK = host_kernels.THREADS
 PATCH: host_kernels.Patch | None = None  # a planted fault
 SANITIZE = "address" if os.environ.get("GPUADAM_HOST_SANITIZE") else None  # set by tests/test_bits_sanitized.py
-if SANITIZE:  # every state is an allocation of its own, of exactly its size
-    tensors.POOLED_ELEMENTS = 0
-    tensors.STATE_ALIGNMENT = 1
+if SANITIZE:  # every slot is an allocation of its own, of exactly its size
+    slots.POOLED_ELEMENTS = 0
+    slots.ALIGNMENT = 1
 
 
-def filled(numel: int, dtype: np.dtype[Any], value: float, device: int) -> np.ndarray:
-    """As in `gpuadam.cpu`; but under a sanitizer the guard stands right behind the last element."""
-    return np.full(numel, value, dtype) if SANITIZE else cpu.filled(numel, dtype, value, device)
+def empty_bytes(size: int, device: int) -> np.ndarray:
+    """As in `gpuadam.cpu`; but under a sanitizer the guard stands right behind the last byte."""
+    return np.empty(size, np.uint8) if SANITIZE else cpu.empty_bytes(size, device)
+
+
+def library(kernel: Kernel) -> Any:
+    """A kernel made by g++, with the planted fault."""
+    return host_kernels.build_kernel(kernel, block=BLOCK, sanitize=SANITIZE, patch=PATCH)
 
 
 class Tables(cpu.Tables):
     """As the tables of `gpuadam.cuda`, but the launches go to `host_kernels`."""
 
-    def __init__(self, tables: dict[str, np.ndarray], batches: list[Batch], device: int) -> None:
-        self._tables = tables
-        self._launches = []
-        self.is_half_done = False
-        for batch in batches:
-            share = max(1, -(-batch.count // GRID))
-            grid = max(1, -(-batch.count // share))
-            launch = np.zeros(1, LAUNCH)
-            for name, table in tables.items():
-                launch[name] = table.ctypes.data
-            launch["chunks"] += np.uint64(batch.first * TABLES["chunks"].itemsize)
-            launch["chunk_count"], launch["chunks_per_block"] = batch.count, share
-            library = host_kernels.build(batch.specialisation.macros(), block=BLOCK, sanitize=SANITIZE, patch=PATCH)
-            self._launches.append((library, grid, launch))
+    def plan(self, batches: Sequence[Batch]) -> None:
+        for name, table in self._tables.items():
+            self._launch[name] = table.ctypes.data
+        self._batches = batches
+        self._launches = [self._share(step_kernel(batch.specialisation), batch.first, batch.count) for batch in batches]
         for _, _, launch in self._launches:
             launch["blocks"] = sum(grid for _, grid, _ in self._launches)
+        if len(self._tables["scopes"]):
+            self._launches.insert(0, self._share(REDUCE, 0, len(self._tables["chunks"])))
 
-    def reset(self) -> None:
-        self.upload("progress", 0, new_progress())
-        self.is_half_done = False
+    def _share(self, kernel: Kernel, first: int, count: int) -> tuple[Any, int, np.ndarray]:
+        share = max(1, -(-count // GRID))
+        launch = self._launch.copy()
+        launch["chunks"] += np.uint64(first * TABLES["chunks"].itemsize)
+        launch["chunk_count"], launch["chunks_per_block"] = count, share
+        return library(kernel), max(1, -(-count // share)), launch
 
-    def run(self) -> bool:
+    def _run(self, launches: Sequence[tuple[Any, int, np.ndarray]]) -> None:
+        for path, grid, launch in launches:
+            host_kernels.run(path, launch, grid, BLOCK)
+
+    def swap(self, shown: Sequence[tuple[Any, Any]]) -> None:
+        kinds = [batch for batch in self._batches if batch.specialisation.ema]
+        self._run([self._share(swap_kernel(b.specialisation), b.first, b.count) for b in kinds])
+        for array, kept in shown:
+            overwrite(array, kept)
+
+    def run(self) -> Verdict:
         progress, revision = self._tables["progress"], self._tables["revision"]
         if progress["prepared"][0] == revision["number"][0] and progress["fault_cohort"][0] != VALID:
-            return False
-        steps = self._tables["clocks"]["step"].copy()
+            return Verdict.HELD
+        before, steps = progress.copy(), self._tables["clocks"]["step"].copy()
         self.is_half_done = True
-        for library, grid, launch in self._launches:
-            host_kernels.run(library, launch, grid, BLOCK)
+        self._run(self._launches)
         self.is_half_done = False
-        return bool(np.any(self._tables["clocks"]["step"] != steps))
+        if progress["overflowed"] != before["overflowed"]:
+            return Verdict.OVERFLOWED
+        if progress["skipped"] != before["skipped"]:
+            return Verdict.SKIPPED
+        return Verdict.APPLIED if np.any(self._tables["clocks"]["step"] != steps) else Verdict.HELD
 
 
 def optimizer_on(backend: Any, monkeypatch: Any, make: Any, *arguments: Any, **settings: Any) -> Any:
     """An optimizer that runs on a given backend module."""
-    monkeypatch.setattr("gpuadam.optimizer.choose_backend", lambda name, arrays: backend)
+    monkeypatch.setattr("gpuadam.backends.choose_backend", lambda name, arrays: backend)
     return make(*arguments, **settings)

@@ -22,6 +22,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gpuadam.nvrtc import Kernel
+
 HOST = Path(__file__).parent / "host"
 KERNELS = Path(__file__).parents[1] / "kernels"
 COMPILER = shutil.which("g++")
@@ -51,10 +53,13 @@ def macros(
     param: str = "float",
     grad: str = "float",
     states: Sequence[str] = ("float", "float", "Absent"),
+    **recipe: str,
 ) -> dict[str, str]:
-    """The options of step.cu for one specialisation."""
+    """The options of step.cu for one specialisation; of the recipe those that are not the plain ones."""
     named = {f"STATE{i}": state for i, state in enumerate(states)}
-    return {"KERNEL": "_".join((rule, param, grad, *states)), "RULE": rule, "PARAM": param, "GRAD": grad, **named}
+    plain = {"COMPANION": "Absent", "EMA": "Absent", "STOCHASTIC": "0", "ZERO_GRADS": "0"}
+    name = "_".join((rule, param, grad, *states, *itertools.chain(*recipe.items())))
+    return {"KERNEL": name, "RULE": rule, "PARAM": param, "GRAD": grad, **named, **plain, **recipe}
 
 
 def planted(file: str, old: str, new: str) -> Patch:
@@ -69,12 +74,18 @@ def planted(file: str, old: str, new: str) -> Patch:
 
 
 def build(
-    macros: Mapping[str, str], *, block: int = THREADS, sanitize: Sanitize = None, patch: Patch | None = None
+    macros: Mapping[str, str],
+    *,
+    source: str = "step.cu",
+    block: int = THREADS,
+    sanitize: Sanitize = None,
+    patch: Patch | None = None,
 ) -> Path:
-    """Compile one specialisation to a shared library, unless the cache has it.
+    """Compile one kernel to a shared library, unless the cache has it.
 
     Args:
-        macros: Options of step.cu: KERNEL, RULE, PARAM, GRAD, STATE0, STATE1, STATE2 (and HOST_TIMEOUT, in seconds).
+        macros: Options of its file (and HOST_TIMEOUT, in seconds).
+        source: The file.
         block: Threads a block.
         sanitize: "address" (with undefined behaviour) or "thread". Such a library runs in a driver only (`drive`).
         patch: Called with each kernel file's name and text; what it returns is compiled. It must change something.
@@ -82,7 +93,10 @@ def build(
     Returns:
         Path of the library.
     """
-    defines = [f"-D{name}={value}" for name, value in {**macros, "BLOCK": str(block)}.items()]
+    defines = [
+        f"-D{name}={value}"
+        for name, value in {"KERNEL": Path(source).stem, **macros, "BLOCK": str(block), "SOURCE": f'"{source}"'}.items()
+    ]
     tolerant = ["-Wno-error"] if patch else []  # a planted fault leaves unused names behind
     return _compile("entry.cpp", "lib.so", (*LIBRARY, *SANITIZE[sanitize], *tolerant, *defines), patch)
 
@@ -91,6 +105,11 @@ def build_many(cases: Iterable[Mapping[str, Any]]) -> list[Path]:
     """`build(**case)` of each case, two compilers at a time."""
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda case: build(**case), cases))
+
+
+def build_kernel(kernel: Kernel, **options: Any) -> Path:
+    """`build` of what the product compiles."""
+    return build(dict(kernel.macros), source=kernel.source, **options)
 
 
 def run(library: Path, launch: np.ndarray | np.void | bytes, grid: int, block: int = THREADS) -> None:
@@ -108,12 +127,15 @@ def run(library: Path, launch: np.ndarray | np.void | bytes, grid: int, block: i
 
 
 def drive(
-    library: Path, sanitize: Sanitize = None, *, copies: int = 1, timeout: float = 120.0
+    library: Path, sanitize: Sanitize = None, *, source: str = "step.cu", copies: int = 1, timeout: float = 120.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run several steps of a library under `host/driver.cpp`, which makes its own tables and checks the outcome.
+    """Run several launches of a library under the driver of its source, such as `host/step_driver.cpp`.
+
+    A driver makes its own tables and checks the outcome.
 
     Args:
-        library: What `build` returned for the same `sanitize`.
+        library: What `build` returned for the same `source` and `sanitize`.
+        source: As for `build`.
         sanitize: As for `build`.
         copies: 1: three blocks, one after another. 2: two blocks at the same time, each in a copy of the library.
         timeout: Seconds after which TimeoutExpired is raised.
@@ -121,7 +143,8 @@ def drive(
     Returns:
         The ended process: status 0 is a clean run with the expected outcome; see CONFLICT, UNEXPECTED.
     """
-    driver = _compile("driver.cpp", "driver", (f"-DBLOCK={THREADS}", *SANITIZE[sanitize]), None)
+    text = f"{Path(source).stem}_driver.cpp"
+    driver = _compile(text, "driver", (f"-DBLOCK={THREADS}", *SANITIZE[sanitize]), None)
     environment = {
         **os.environ,
         "ASAN_OPTIONS": "detect_leaks=0 redzone=1024",

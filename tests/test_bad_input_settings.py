@@ -13,7 +13,7 @@ import pytest
 from bad_input import F32, NAMES, Pair, frozen, refused, refused_everywhere, setting
 
 import gpuadam
-from gpuadam import Adam, AdamW, RMSprop, ScheduleError, schedules
+from gpuadam import SGD, Adam, AdamW, NAdam, RMSprop, ScheduleError, schedules
 
 # ---- row 5: devices. No GPU is needed to refuse one: these classes only claim to lie there.
 
@@ -36,7 +36,9 @@ NO_NUMBERS += [decimal.Decimal("0.1"), b"1"]
 @pytest.mark.parametrize("value", OUT_OF_RANGE, ids=repr)
 @pytest.mark.parametrize(("make", "name"), NAMES)
 def test_numbers_out_of_range(make, name, value):
-    allowed = "a number >= 0 and < 1" if name in ("beta1", "beta2", "alpha") else "a number from 0 to 3.4e38"
+    fraction = "a number >= 0 and < 1"
+    ranges = {"beta1": fraction, "beta2": fraction, "alpha": fraction, "dampening": "a number from 0 to 1"}
+    allowed = ranges.get(name, "a number from 0 to 3.4e38")
     texts = [f"is {float(value)!r}", f"allowed is {allowed}, or a schedule"]
     refused_everywhere(make, name, value, ValueError, texts)
 
@@ -82,13 +84,52 @@ def test_groups_that_there_are_not(group):
         pair.optimizer.set_hyperparameters(group, lr=0.5)
 
 
-def test_momentum_cannot_come_later_without_a_buffer():
-    pair = Pair(RMSprop)
+@pytest.mark.parametrize("make", [RMSprop, SGD])
+def test_momentum_cannot_come_later_without_a_buffer(make):
+    pair = Pair(make)
     for value in (0.9, schedules.constant(0.9)):
         with pair.refuses(ValueError, "group 0", "momentum_buffer", "momentum", "constructor"):
             pair.optimizer.set_hyperparameters(momentum=value)
     pair.optimizer.set_hyperparameters(momentum=0)
     pair.go_on()
+
+
+NO_NESTEROV = {
+    "no momentum": ({}, ["momentum of group 1 is 0", "allowed is one > 0, or a schedule"]),
+    "dampening": ({"momentum": 0.9, "dampening": 0.5}, ["dampening of group 1 is 0.5", "allowed is 0, or a schedule"]),
+}
+
+
+@pytest.mark.parametrize("name", NO_NESTEROV)
+def test_nesterov_wants_momentum_and_no_dampening(name):
+    settings, texts = NO_NESTEROV[name]
+    param = np.ones(5)
+    groups = [{"params": []}, {"params": [param], "nesterov": True}]
+    refused(SGD, groups, ValueError, ["nesterov is True", *texts], watched=[param], **settings)
+    texts = [text.replace("group 1", "group 0") for text in texts]
+    refused(SGD, [param], ValueError, ["nesterov is True", *texts], watched=[param], nesterov=True, **settings)
+
+
+def test_a_later_change_cannot_take_what_nesterov_wants():
+    pair = Pair(SGD, momentum=0.9, nesterov=True)
+    with pair.refuses(ValueError, "nesterov is True", "momentum of group 0 is 0"):
+        pair.optimizer.set_hyperparameters(momentum=0.0, lr=0.5)
+    with pair.refuses(ValueError, "nesterov is True", "dampening of group 0 is 0.5"):
+        pair.optimizer.set_hyperparameters(dampening=0.5, lr=0.5)
+    state = SGD([{"params": [np.ones(5)]}], momentum=0.0).state_dict()
+    optimizer = SGD([np.ones(5)], momentum=0.9, nesterov=True)
+    before = frozen(optimizer.state_dict())
+    state["state"][0]["momentum_buffer"] = np.ones(5)
+    with pytest.raises(ValueError, match="momentum of group 0 is 0"):
+        optimizer.load_state_dict(state, hyperparameters=True)
+    assert frozen(optimizer.state_dict()) == before
+
+
+def test_nesterov_leaves_schedules_alone():
+    param = np.ones(5)
+    momentum, dampening = schedules.linear_warmup(0.9, 5), schedules.constant(0.0)
+    SGD([param], momentum=momentum, dampening=dampening, nesterov=True).step([np.ones(5)])
+    assert np.all(param < 1)
 
 
 @pytest.mark.parametrize("make", [Adam, RMSprop])
@@ -132,6 +173,10 @@ def test_a_rate_that_flips_signs_warns_once():
         *[(Adam, name, bad) for name in ("maximize", "amsgrad") for bad in (None, 1, "yes", 0.0, np.array([1, 2]))],
         *[(Adam, name, bad) for name in ("eps_placement", "decay") for bad in (None, True, "Inside", 1, ["inside"])],
         *[(RMSprop, name, bad) for name in ("centered", "bias_correction") for bad in (None, 1, "yes", "raw")],
+        *[(SGD, name, bad) for name in ("nesterov", "maximize") for bad in (None, 1, "yes")],
+        *[(SGD, name, bad) for name in ("lr_placement", "decay") for bad in (None, True, "hat")],
+        *[(NAdam, "decoupled_weight_decay", bad) for bad in (None, 1, "decoupled")],
+        *[(NAdam, name, bad) for name in ("eps_placement", "decay") for bad in (None, True, "corrected")],
         *[(RMSprop, name, bad) for name in ("eps_placement", "lr_placement") for bad in (None, "hat", "corrected")],
     ],
     ids=repr,

@@ -29,14 +29,13 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 # ---- row 4: dtypes
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.int64, torch.complex64, torch.bool], ids=str)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.bool], ids=str)
 def test_dtype_of_a_torch_parameter(dtype):
     refused_parameter(torch.zeros(4, dtype=dtype), TypeError, [str(dtype).removeprefix("torch."), *DTYPES])
 
 
 def test_torch_tensors_that_numpy_cannot_read():
     for bad, text in (
-        (torch.zeros(4, dtype=torch.bfloat16), "DLPack"),
         (torch.eye(4).to_sparse(), "strided"),
         (torch.zeros(4, device="meta"), "meta"),
         (torch.zeros(4)._neg_view(), "resolve_neg()"),  # its memory holds -x
@@ -178,7 +177,7 @@ def test_empty_torch_tensors_do_not_look_as_if_they_moved():
     param, empty = torch.ones(4), torch.empty(0)
     optimizer = Adam([param, empty])
     optimizer.step([torch.ones(4), torch.empty(0)])
-    assert not optimizer._tensors.have_moved()
+    assert not optimizer._engine.tensors.have_moved()
     empty.data = torch.ones(8)
     with pytest.raises(ValueError, match=r"parameter 1 was float32 of shape \(0,\)"):
         optimizer.step()

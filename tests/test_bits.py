@@ -4,14 +4,13 @@ import host_backend
 import host_kernels
 import numpy as np
 import pytest
-from cases import ADAM, CASES, IDS, LR, RMSPROP, assert_same_bits, gradients, parameters
+from cases import ADAM, CASES, IDS, LR, NADAM, RMSPROP, RULES, SGD, assert_same_bits, gradients, parameters
 from host_backend import optimizer_on
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gpuadam
 from gpuadam import cpu, schedules
-from gpuadam.rules import RULES
 
 pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="g++ is not there to compile the kernels")
 
@@ -53,7 +52,7 @@ def test_every_rule_option_and_format(case, dtype, monkeypatch):
     assert_equal_runs(trajectories(monkeypatch, case.optimizer, [1, 70, 1030], dtype))
 
 
-@pytest.mark.parametrize("case", [ADAM[0], ADAM[-1], RMSPROP[-1]], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [ADAM[0], ADAM[-1], NADAM[0], RMSPROP[-1], SGD[5]], ids=lambda case: case.name)
 def test_sizes_around_every_edge(case, monkeypatch):
     assert_equal_runs(trajectories(monkeypatch, case.optimizer, SIZES, np.float32, lr=LR))
 
@@ -91,11 +90,12 @@ def test_groups_with_schedules_and_options_of_their_own(monkeypatch):
     assert_equal_runs(found)
 
 
-def test_missing_gradients_split_cohorts(monkeypatch):
+@pytest.mark.parametrize("case", [ADAM[-1], NADAM[0], SGD[4]], ids=lambda case: case.name)
+def test_missing_gradients_split_cohorts(case, monkeypatch):
     def edit(step, grads):
         return [None if (step + i) % 3 == 0 and i < 4 else grad for i, grad in enumerate(grads)]
 
-    found = trajectories(monkeypatch, ADAM[-1].optimizer, SIZES, np.float32, steps=8, edit=edit, lr=LR)
+    found = trajectories(monkeypatch, case.optimizer, SIZES, np.float32, steps=8, edit=edit, lr=LR)
     assert len({own["updates"] for own in found[0][1]["state"].values()}) > 1
     assert_equal_runs(found)
 
@@ -154,13 +154,14 @@ def test_accumulators_and_changes_from_the_host(monkeypatch):
     assert_equal_runs([run[:2] for run in found])
 
 
-def test_resume_from_one_backend_on_the_other(monkeypatch):
-    whole = trajectories(monkeypatch, ADAM[-1].optimizer, [70, 1030], np.float32, steps=6, lr=LR)[0]
+@pytest.mark.parametrize("case", [ADAM[-1], NADAM[0], SGD[4]], ids=lambda case: case.name)
+def test_resume_from_one_backend_on_the_other(case, monkeypatch):
+    whole = trajectories(monkeypatch, case.optimizer, [70, 1030], np.float32, steps=6, lr=LR)[0]
     for first, second in (BOTH, BOTH[::-1]):
         params, state = trajectories(
-            monkeypatch, ADAM[-1].optimizer, [70, 1030], np.float32, steps=3, backends=[first], lr=LR
+            monkeypatch, case.optimizer, [70, 1030], np.float32, steps=3, backends=[first], lr=LR
         )[0]
-        optimizer = optimizer_on(second, monkeypatch, ADAM[-1].optimizer, params, lr=LR)
+        optimizer = optimizer_on(second, monkeypatch, case.optimizer, params, lr=LR)
         optimizer.load_state_dict(state)
         for step in range(3, 6):
             grads = [gradients(1, n, np.float32, seed=100 * step + i, decades=30)[0] for i, n in enumerate((70, 1030))]
@@ -194,22 +195,25 @@ def test_any_values_shapes_and_options(data, monkeypatch):
 
 FAULTS = {  # one operation in another order is all it takes
     "adam": ("step_size * (exp_avg / denominator)", "step_size * exp_avg / denominator"),
+    "nadam": (
+        "(grad_size * grad + exp_avg_size * exp_avg) / denominator",
+        "(grad_size * grad / denominator + exp_avg_size * exp_avg / denominator)",
+    ),
+    "sgd": ("undamped * update;", "undamped * lr_inside * grad;"),
     "rmsprop": ("lr_inside * (grad / (sqrt(", "lr_inside * grad / ((sqrt("),
 }
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_fault_planted_in_the_cuda_source_is_seen(rule, monkeypatch):
-    case = {"adam": ADAM[-1], "rmsprop": RMSPROP[1]}[rule]
+    case = {"adam": ADAM[-1], "nadam": NADAM[0], "rmsprop": RMSPROP[1], "sgd": SGD[5]}[rule]
     monkeypatch.setattr(host_backend, "PATCH", host_kernels.planted("rules.cuh", *FAULTS[rule]))
     with pytest.raises(AssertionError, match="differ, first at"):
         assert_equal_runs(trajectories(monkeypatch, case.optimizer, [70, 1030], np.float32))
 
 
 def test_a_skipped_edge_in_the_cuda_source_is_seen(monkeypatch):
-    fault = host_kernels.planted(
-        "step.cu", "    update_range<1>(tensor, begin + whole, count - whole, coefficients);\n", ""
-    )
+    fault = host_kernels.planted("granules.cuh", "int tile = whole; tile < count;", "int tile = whole; tile > count;")
     monkeypatch.setattr(host_backend, "PATCH", fault)
     with pytest.raises(AssertionError, match="differ, first at"):
         assert_equal_runs(trajectories(monkeypatch, ADAM[-1].optimizer, [1030 + 1], np.float32))

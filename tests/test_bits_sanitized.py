@@ -25,17 +25,21 @@ PLANTED = """
 import sys
 import numpy as np, pytest
 import host_backend, host_kernels, gpuadam
-host_backend.PATCH = host_kernels.planted("step.cu", *sys.argv[1:])
+host_backend.PATCH = host_kernels.planted("granules.cuh", *sys.argv[1:])
 with pytest.MonkeyPatch.context() as patch:
-    params = [np.ones(1023, np.float32), np.ones(1023, np.float32)]
+    params = [np.ones(1024, np.float32), np.ones(1024, np.float32)]
     optimizer = host_backend.optimizer_on(host_backend, patch, gpuadam.Adam, params)
-optimizer.step([np.ones(1023, np.float32), None])
+optimizer.step([np.ones(1024, np.float32), None])
 print("not seen")
 """
+WIDE_STORE = "*global(reinterpret_cast<Granule<Storage, SIZE>*>(elements)) = granule;"
 FAULTS = {  # the tensor behind rests: were its states next in memory, what is written to them would be lost
-    "one granule too many": ("i < count / SIZE", "i <= count / SIZE"),
-    "store of the next granule of a parameter": ("params.store(i, param)", "params.store(i + 1, param)"),
-    "store of the next granule of a state": ("states0.store(i, state0)", "states0.store(i + 1, state0)"),
+    "one granule too many": ("index < whole;", "index <= whole;"),
+    "store of the next granule": (WIDE_STORE, WIDE_STORE.replace("elements", "elements + SIZE")),
+    "store of the next granule of a state": (
+        "place.index + j));\n        store(array, place, stored);",
+        "place.index + j));\n        store(array, Place<WIDE>{place.index + SIZE, place.left}, stored);",
+    ),
 }
 
 
@@ -62,9 +66,20 @@ def run_sanitized(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_rule_option_and_format_is_clean_and_equal():
-    arguments = ["-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-q", "tests/test_bits.py", "-k"]
-    done = run_sanitized(*arguments, "every_rule or edge or block_of_256")
+SELECTIONS = {
+    "plain": (
+        ["tests/test_bits.py", "tests/test_norms.py"],
+        "every_rule or sizes_around or block_of_256 or every_grid",
+    ),
+    "recipe": (["tests/test_bits_recipe.py"], "sanitized_subset"),
+}
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_every_rule_option_and_format_is_clean_and_equal(selection):
+    files, names = SELECTIONS[selection]
+    arguments = ["-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-q"]
+    done = run_sanitized(*arguments, *files, "-k", names)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert " passed" in done.stdout
 
@@ -74,4 +89,4 @@ def test_a_planted_access_out_of_bounds_is_reported(name):
     done = run_sanitized("-c", PLANTED, *FAULTS[name])
     assert done.returncode != 0
     assert "heap-buffer-overflow" in done.stderr
-    assert "formats.cuh" in done.stderr
+    assert "granules.cuh" in done.stderr

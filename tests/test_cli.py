@@ -1,7 +1,9 @@
 """The command line as a user meets it: the demo, its refusals, and the doctor."""
 
+import dataclasses
 import functools
 import io
+import itertools
 import os
 import re
 import subprocess
@@ -40,12 +42,12 @@ def no_cupy(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
 
 
-def trained(options):
-    """What a run of the demo leaves."""
-    history = demo.History(demo.SCHEDULES[options.schedule](options.lr, options.steps))
+def trained(options, epochs=None):
+    """A run of the demo, interrupted after so many epochs."""
+    run = demo.begin(np, options)
     with demo.one_blas_thread():
-        list(demo.train(np, options, history))
-    return history
+        list(itertools.islice(demo.train(run), epochs))
+    return run
 
 
 def raises(error):
@@ -91,13 +93,14 @@ def test_another_seed_has_other_bits(tmp_path, capsys):
 
 @pytest.mark.parametrize("optimizer", demo.OPTIMIZERS)
 def test_every_optimizer_learns(optimizer):
-    assert trained(demo.Options(optimizer=optimizer)).accuracies[-1] >= 97
+    history = trained(demo.Options(optimizer=optimizer)).history
+    assert min(history.accuracies[-1], history.averages[-1]) >= 97
 
 
 @pytest.mark.parametrize("schedule", demo.SCHEDULES)
 @pytest.mark.parametrize("batch_size", [200, demo.TRAINING])
 def test_the_optimizer_follows_every_schedule(schedule, batch_size):
-    history = trained(demo.Options(schedule=schedule, epochs=3, batch_size=batch_size))
+    history = trained(demo.Options(schedule=schedule, epochs=3, batch_size=batch_size)).history
     assert history.next_lrs == [history.schedule(step) for step in history.steps]
     assert 0 < max(history.schedule(np.arange(history.steps[-1]))) <= demo.Options.lr
 
@@ -112,7 +115,7 @@ def test_a_single_step_can_be_drawn(lr, tmp_path, capsys):
 
 def test_gradients_are_those_of_the_loss():
     rng = np.random.default_rng(0)
-    params = {name: value.astype(np.float64) for name, value in demo.new_params(np, rng).items()}
+    params = {name: value.astype(np.float64) for name, value in demo.new_params(np, 0, np.float32).items()}
     grads = {name: np.empty_like(value) for name, value in params.items()}
     images, targets = rng.random((5, 64)), np.eye(10)[[3, 1, 4, 1, 5]]
     demo.loss_and_gradients(np, params, grads, images, targets)
@@ -125,6 +128,110 @@ def test_gradients_are_those_of_the_loss():
             losses.append(demo.loss_and_gradients(np, params, spare, images, targets))
         param[place] = value
         assert (losses[0] - losses[1]) / 2e-6 == pytest.approx(grads[name][place], rel=1e-4, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--dtype=bfloat16", "--master=remainder"],
+        ["--dtype=float16", "--rounding=stochastic", "--state-dtype=int8", "--clip-norm=0.5"],
+        ["--dtype=bfloat16", "--master=float32", "--state-dtype=bfloat16", "--clip-norm=none"],
+    ],
+    ids=" ".join,
+)
+def test_every_mode_learns(arguments, tmp_path, capsys):
+    assert cli.main(["demo", "--backend=cpu", f"--out={tmp_path / 'a.png'}", *arguments]) == 0
+    output = capsys.readouterr().out
+    assert float(number("held-out accuracy", output)) >= 97
+    assert float(number("of the average", output)) >= 97
+
+
+def test_the_modes_are_those_of_the_optimizer():
+    options = demo.Options(dtype="bfloat16", master="remainder", state_dtype="int8", clip_norm=0.5, seed=3)
+    run = demo.begin(np, options)
+    state = run.optimizer.state_dict()["state"]["hidden.weight"]
+    kinds = {name: array.dtype.name for name, array in state.items() if isinstance(array, np.ndarray)}
+    sizes = {"exp_avg": "uint8", "exp_avg_sq": "uint8", "remainder": "uint16", "ema": "float32"}
+    assert kinds == {**sizes, "exp_avg_scale": "float32", "exp_avg_sq_scale": "float32"}
+    assert {param.dtype.name for param in run.params.values()} == {"bfloat16"}
+    assert run.optimizer.hyperparameters()[0]["clip_norm"] == 0.5
+
+
+def test_clipping_changes_the_run():
+    few = demo.Options(epochs=1, batch_size=200)
+    losses = [trained(dataclasses.replace(few, clip_norm=norm)).history.losses for norm in (None, 1e9, 0.01)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_an_epoch_follows_from_seed_and_number_alone(epoch):
+    images, digits, *_ = demo.load_data()
+
+    def batches(seed, number):
+        return np.concatenate([images for images, _ in demo.batches(np, images, digits, 100, seed, number)])
+
+    assert np.array_equal(batches(1, epoch), batches(1, epoch))
+    assert not np.array_equal(batches(1, epoch), batches(1, epoch + 1))
+    assert not np.array_equal(batches(1, epoch), batches(2, epoch))
+
+
+@pytest.mark.parametrize(
+    "modes",
+    [{}, {"dtype": "bfloat16", "master": "remainder"}, {"dtype": "float16", "rounding": "stochastic"}],
+    ids=["float32", "remainder", "stochastic"],
+)
+def test_a_run_that_was_interrupted_goes_on_to_the_same_bits(modes, tmp_path):
+    saved = tmp_path / "run.safetensors"
+    options = demo.Options(epochs=4, batch_size=200, state_dtype="int8", **modes)
+    whole = trained(options)
+    trained(dataclasses.replace(options, save=saved), epochs=2)
+    resumed = trained(dataclasses.replace(options, resume=saved))
+    assert (resumed.first_epoch, resumed.differences) == (2, [])
+    assert resumed.history.losses == whole.history.losses[-len(resumed.history.losses) :]
+    assert resumed.history.averages == whole.history.averages[2:]
+    assert all(resumed.params[name].tobytes() == whole.params[name].tobytes() for name in whole.params)
+
+
+def test_resuming_from_the_shell(tmp_path, capsys):
+    saved, out = tmp_path / "run.safetensors", f"--out={tmp_path / 'a.png'}"
+    small = ["demo", "--batch-size=200", out]
+    assert cli.main([*small, "--epochs=6"]) == 0
+    whole = capsys.readouterr().out
+    assert cli.main([*small, "--epochs=3", f"--save={saved}"]) == 0
+    assert f"run                  {saved}" in capsys.readouterr().out
+    assert cli.main([*small, "--epochs=6", f"--resume={saved}", f"--save={saved}"]) == 0
+    resumed = capsys.readouterr().out
+    assert f"goes on after epoch 3 of {saved}" in resumed
+    assert "other than then: lr of group 0 is a schedule in the file, another here" in resumed
+    assert number("exactly", resumed) != number("exactly", whole), "it began under the schedule of three epochs"
+
+
+def test_an_interrupt_from_the_keyboard_leaves_the_last_epoch(tmp_path, monkeypatch, capsys):
+    saved = tmp_path / "run.safetensors"
+    small = ["demo", "--batch-size=200", "--epochs=4", f"--out={tmp_path / 'a.png'}"]
+    assert cli.main(small) == 0
+    whole = capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(demo, "accuracy", interrupted_at(5, demo.accuracy))
+        assert cli.main([*small, f"--save={saved}"]) == 130
+    assert "goes on after epoch 2" not in capsys.readouterr().out
+    assert cli.main([*small, f"--resume={saved}"]) == 0
+    resumed = capsys.readouterr().out
+    assert "goes on after epoch 2" in resumed
+    assert number("exactly", resumed) == number("exactly", whole)
+    assert number("held-out accuracy", resumed) == number("held-out accuracy", whole)
+
+
+def interrupted_at(call, function):
+    """The function, which at this call is interrupted from the keyboard."""
+    calls = itertools.count(1)
+
+    def stand_in(*arguments):
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    return stand_in
 
 
 class Terminal(io.StringIO):
@@ -146,9 +253,15 @@ BAD = {
     "--batch-size": ("from 1 to 1437", ["0", "1438"]),
     "--lr": ("> 0 and <= 1", ["0", "-1", "-1e-3", "2", "nan", "-inf", "fast"]),
     "--seed": ("from 0 to 4294967295", ["-1", "two\nlines"]),
-    "--optimizer": ("'rmsprop'", ["sgd"]),
+    "--optimizer": ("'rmsprop'", ["lion"]),
     "--schedule": ("'warmup-cosine'", ["wobble"]),
     "--backend": ("'cuda'", ["tpu"]),
+    "--clip-norm": ("numbers > 0, and 0 or none", ["-1", "inf", "nan", "much"]),
+    "--dtype": ("float32, bfloat16, float16", ["float64", "none"]),
+    "--master": ("none, float32, remainder", ["float16"]),
+    "--rounding": ("nearest, stochastic", ["up"]),
+    "--state-dtype": ("float32, bfloat16, int8", ["float16"]),
+    "--save": ("end in .safetensors, in a folder that exists", ["no/such.safetensors", "run.pickle"]),
     "--out": ("end in .png, in a folder that exists", ["no/such/folder.png", "picture.jpg", ".", ""]),
 }
 
@@ -175,6 +288,35 @@ def test_what_is_no_option_or_command_is_told_in_one_line(arguments, told, capsy
     assert told in refusal(arguments, capsys)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--master=remainder"], "allowed with --dtype float32 are --master none"),
+        (["--rounding=stochastic"], "allowed with --dtype float32 are --master none"),
+        (["--dtype=float16", "--master=remainder"], "'hidden.weight' is float16"),
+        (["--dtype=bfloat16", "--master=float32", "--rounding=stochastic"], "allowed is one of them"),
+        (["--resume=no/such.safetensors"], "'no/such.safetensors': there is no such file"),
+    ],
+)
+def test_modes_that_do_not_go_together_are_told_in_one_line(arguments, told, capsys):
+    assert told in refusal(["demo", *arguments], capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--epochs=1"], "holds 1 epochs already; allowed are --epochs above that"),
+        (["--batch-size=300"], "no whole epochs of 4; allowed is the --batch-size"),
+        (["--optimizer=sgd"], "does not fit"),
+        (["--dtype=bfloat16"], "does not fit"),
+    ],
+)
+def test_a_run_that_cannot_be_resumed_is_told_in_one_line(arguments, told, tmp_path, capsys):
+    saved = tmp_path / "run.safetensors"
+    trained(demo.Options(epochs=1, batch_size=200, save=saved))
+    assert told in refusal(["demo", "--batch-size=200", f"--resume={saved}", *arguments], capsys)
+
+
 def test_a_refusal_from_the_shell():
     done = python_m_gpuadam("demo", "--lr", "-1")
     assert (done.returncode, done.stdout) == (2, "")
@@ -189,8 +331,8 @@ def test_the_default_picture_is_tried_too(tmp_path, monkeypatch, capsys):
 
 def test_trying_a_picture_touches_nothing(tmp_path):
     (tmp_path / "old.png").write_bytes(b"old")
-    cli.png_file(str(tmp_path / "old.png"))
-    cli.png_file(str(tmp_path / "new.png"))
+    cli.file_named(".png")(str(tmp_path / "old.png"))
+    cli.file_named(".png")(str(tmp_path / "new.png"))
     assert [path.name for path in tmp_path.iterdir()] == ["old.png"]
     assert (tmp_path / "old.png").read_bytes() == b"old"
 

@@ -29,11 +29,12 @@ from fake_twins import (
 )
 
 import gpuadam
-from gpuadam import cuda, expressions, nvrtc, schedules
-from gpuadam.rules import ADAM
-from gpuadam.tables import LAUNCH, Specialisation
+from gpuadam import cuda, cuda_memory, expressions, nvrtc, schedules
+from gpuadam.adam_rules import ADAM
+from gpuadam.formats import Specialisation
+from gpuadam.tables import LAUNCH
 
-ADAMW = Specialisation(ADAM, "float32", "float32", ("float32", "float32", None))
+ADAMW = nvrtc.step_kernel(Specialisation(ADAM, "float32", "float32", ("float32", "float32", None)))
 ROOT = Path(__file__).parents[1]
 pytestmark = [NEEDS_COMPILER, pytest.mark.usefixtures("stand_in")]
 
@@ -45,6 +46,9 @@ RULES = {
     "adam": (gpuadam.Adam, {"weight_decay": 0.05}),
     "adamw amsgrad raw": (gpuadam.AdamW, {"amsgrad": True}),
     "adamw amsgrad corrected": (gpuadam.AdamW, {"amsgrad": "corrected", "maximize": True, "eps_placement": "hat"}),
+    "nadam": (gpuadam.NAdam, {"eps": 1e-3, "betas": (0.8, 0.95)}),
+    "sgd": (gpuadam.SGD, {}),
+    "sgd nesterov": (gpuadam.SGD, {"momentum": 0.9, "nesterov": True}),
     "rmsprop": (gpuadam.RMSprop, {"eps": 1e-3}),
     "rmsprop centered momentum": (gpuadam.RMSprop, {"centered": True, "momentum": 0.9, "lr_placement": "inside"}),
     "rmsprop tensorflow": (gpuadam.RMSprop, {"initial_square_avg": 1.0, "eps_placement": "inside", "momentum": 0.5}),
@@ -128,7 +132,7 @@ def test_an_optimizer_without_elements_still_counts_its_steps():
 
 
 def test_an_empty_upload_and_one_beyond_the_table():
-    tables = adamw().device._tables
+    tables = adamw().device._engine.tables
     tables.upload("clocks", 0, tables.download("clocks")[:0])
     with pytest.raises(RuntimeError, match="'revision' has room for 1 rows, not for 2"):
         tables.upload("revision", 1, tables.download("revision"))
@@ -137,7 +141,7 @@ def test_an_empty_upload_and_one_beyond_the_table():
 def test_changes_before_every_step():
     twins = adamw()
     twins.both("step")
-    for k in range(cuda.RING):
+    for k in range(cuda_memory.RING):
         twins.both("set_hyperparameters", lr=0.01 * (k + 1))
         twins.both("step")
     twins.check()
@@ -145,8 +149,8 @@ def test_changes_before_every_step():
 
 def upload_many():
     """More uploads than the ring has places, of many sizes."""
-    upload, stream = cuda.Upload(), fake_cupy.cuda.Stream(non_blocking=True)
-    sources = [numbers(k, 1 + 97 * (k * 7 % 11), np.float64) for k in range(5 * cuda.RING)]
+    upload, stream = cuda_memory.Upload(), fake_cupy.cuda.Stream(non_blocking=True)
+    sources = [numbers(k, 1 + 97 * (k * 7 % 11), np.float64) for k in range(5 * cuda_memory.RING)]
     with stream:
         targets = [fake_cupy.zeros(source.nbytes, np.uint8) for source in sources]
         for target, source in zip(targets, sources, strict=True):
@@ -235,9 +239,9 @@ def drop_optimizers_with_copies_under_way():
 
 def test_pinned_memory_outlives_the_copies_that_use_it():
     drop_optimizers_with_copies_under_way()
-    assert cuda._retired
+    assert cuda.retired
     assert cuda.new_slot(8)[0].size() == 512
-    assert not cuda._retired
+    assert not cuda.retired
 
 
 def test_that_pinned_memory_given_back_too_early_would_be_seen(monkeypatch):
@@ -248,7 +252,7 @@ def test_that_pinned_memory_given_back_too_early_would_be_seen(monkeypatch):
 
 def test_arrays_are_aligned_and_states_lie_as_their_parameter():
     twins = Twins(gpuadam.AdamW, arrays(0), lr=LR)
-    for own, param in zip(twins.device._tensors.states, twins.params, strict=True):
+    for own, param in zip(twins.device._engine.tensors.arrays, twins.params, strict=True):
         for array in own.values():
             if array is not None:
                 assert array.data.ptr % 64 == 0
@@ -368,9 +372,9 @@ def test_threads_may_make_the_same_kernel_at_once(monkeypatch, tmp_path):
 
 def test_processes_may_make_the_same_kernel_at_once(tmp_path):
     code = (
-        "from gpuadam import nvrtc, rules, tables; "
-        "kind = tables.Specialisation(rules.ADAM, 'float32', 'float32', ('float32', 'float32', None)); "
-        "print(nvrtc.cubin_path(kind, 90))"
+        "from gpuadam import adam_rules, formats, nvrtc; "
+        "kind = formats.Specialisation(adam_rules.ADAM, 'float32', 'float32', ('float32', 'float32', None)); "
+        "print(nvrtc.cubin_path(nvrtc.step_kernel(kind), 90))"
     )
     environment = {**os.environ, "GPUADAM_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", code]

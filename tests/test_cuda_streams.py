@@ -10,6 +10,7 @@ from fake_device import machine
 from fake_twins import (
     NEEDS_COMPILER,
     adamw,
+    capture,
     numbers,
     stand_in,  # noqa: F401 (a fixture)
     to_device,
@@ -75,16 +76,6 @@ def test_steps_in_several_threads_are_ordered():
 
 
 # ---- captures
-
-
-def capture(optimizer, stream, mode=None):
-    with stream:
-        stream.begin_capture(mode)
-        try:
-            optimizer.step()
-        finally:
-            graph = stream.end_capture()
-    return graph
 
 
 @pytest.mark.parametrize("mode", [None, 0], ids=["relaxed", "global"])
@@ -268,3 +259,36 @@ def test_replays_of_a_graph_are_held_too():
     graph.launch(stream)
     twins.host.step()
     twins.check()
+
+
+def test_a_launch_that_fails_is_told_of_at_once_if_asked(monkeypatch):
+    monkeypatch.setenv("GPUADAM_SYNC", "1")
+    twins = adamw(7)
+    twins.device.step()
+
+    def fail(stream):
+        raise RuntimeError("cudaErrorIllegalAddress")
+
+    monkeypatch.setattr(fake_cupy.cuda.Stream, "synchronize", fail)
+    with pytest.raises(RuntimeError, match=r"cudaErrorIllegalAddress.*half written.*last checkpoint"):
+        twins.device.step()
+    with pytest.raises(RuntimeError, match="a step was interrupted"):
+        twins.device.step()
+
+
+def test_a_step_waits_for_nothing_unless_asked():
+    twins = adamw(7)
+    twins.device.step()
+    before = machine.synchronisations
+    twins.device.step()
+    assert machine.synchronisations == before
+
+
+def test_a_child_of_the_process_that_made_an_optimizer_is_refused(monkeypatch):
+    twins = adamw(7)
+    twins.device.step()
+    with monkeypatch.context() as child:
+        child.setattr("gpuadam.engine.os.getpid", lambda: -1)
+        with pytest.raises(RuntimeError, match="does not survive a fork into process -1: start processes by 'spawn'"):
+            twins.device.step()
+    twins.device.step()

@@ -26,7 +26,7 @@ def test_docstring_examples(name):
 
 
 def test_the_public_classes_and_schedules_have_examples():
-    from gpuadam import Adam, AdamW, RMSprop, schedules
+    from gpuadam import SGD, Adam, AdamW, NAdam, RMSprop, schedules
 
     factories = [
         getattr(schedules, name)
@@ -34,7 +34,7 @@ def test_the_public_classes_and_schedules_have_examples():
         if getattr(getattr(schedules, name), "__module__", "") == schedules.__name__
     ]
     assert len(factories) >= 13
-    assert all(">>>" in (thing.__doc__ or "") for thing in (Adam, AdamW, RMSprop, *factories))
+    assert all(">>>" in (thing.__doc__ or "") for thing in (Adam, AdamW, NAdam, RMSprop, SGD, *factories))
 
 
 @pytest.mark.parametrize(("name", "block"), EXAMPLES, ids=[name for name, _ in EXAMPLES])

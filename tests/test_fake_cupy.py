@@ -4,15 +4,17 @@ import gc
 import inspect
 import operator
 import re
+import sys
 from pathlib import Path
 
 import fake_cupy
 import fake_device
 import numpy as np
 import pytest
+from bfloat16 import ml_dtypes
 from fake_device import CUDARuntimeError, machine
 
-from gpuadam import cuda
+from gpuadam import cuda, cuda_memory
 
 cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
 OURS = {"queue"}  # names of the stand-in that CuPy has not
@@ -35,9 +37,9 @@ def parameters(function) -> list[str]:
 
 def pairs():
     """Every public function of the stand-in, and the real one."""
-    for name in ("full", "zeros", "asarray"):
+    for name in ("empty", "zeros", "asarray"):
         yield name, getattr(fake_cupy, name), getattr(cupy, name)
-    for name in ("get", "set"):
+    for name in ("get", "set", "view", "fill", "copy", "astype"):
         yield name, getattr(fake_cupy.ndarray, name), getattr(cupy.ndarray, name)
     for name in ("Event", "Stream", "Device", "alloc_pinned_memory", "get_current_stream"):
         yield name, getattr(fake_cupy.cuda, name), getattr(cupy.cuda, name)
@@ -69,7 +71,8 @@ def test_attributes_are_those_of_cupy():
 
 
 def test_what_the_backend_asks_of_cupy_is_there():
-    used = set(re.findall(r"cupy\.((?:cuda\.)?(?:runtime\.)?\w+)", Path(cuda.__file__).read_text()))
+    text = "".join(Path(module.__file__).read_text() for module in (cuda, cuda_memory))
+    used = set(re.findall(r"cupy\.((?:cuda\.)?(?:runtime\.)?\w+)", text))
     assert "cuda.runtime.memcpyAsync" in used
     for module in (cupy, fake_cupy):
         for name in used - {"cuda", "cuda.runtime"}:
@@ -92,7 +95,7 @@ def test_pinned_memory_of_cupy_is_read_and_written_through_numpy():
 def test_work_is_done_late_and_in_order():
     array = fake_cupy.zeros(3, np.float32)
     array[...] = fake_cupy.asarray(np.ones(3, np.float32))
-    assert array.view.view(np.uint8)[0] == 0xA5
+    assert array.memory.view(np.uint8)[0] == 0xA5
     assert array.get().tolist() == [1, 1, 1]
     event = fake_cupy.cuda.Stream.null.record()
     assert [event.done, event.done] == [False, True]
@@ -105,14 +108,14 @@ def test_streams_are_ordered_by_events_alone():
     with b:
         array[...] = fake_cupy.asarray(np.ones(1, np.float32))
     b.synchronize()
-    assert array.view[0] == 1
+    assert array.memory[0] == 1
     a.synchronize()
-    assert array.view[0] == 0  # the fill came too late
+    assert array.memory[0] == 0  # the fill came too late
     with a:
         array[...] = fake_cupy.asarray(np.full(1, 2, np.float32))
     b.wait_event(a.record())
     b.synchronize()
-    assert array.view[0] == 2
+    assert array.memory[0] == 2
 
 
 def test_the_legacy_stream_and_the_blocking_ones_wait_for_each_other():
@@ -122,7 +125,7 @@ def test_the_legacy_stream_and_the_blocking_ones_wait_for_each_other():
     assert array.get().tolist() == [0]
     array[...] = fake_cupy.asarray(np.ones(1, np.float32))
     blocking.synchronize()
-    assert array.view[0] == 1
+    assert array.memory[0] == 1
 
 
 def pinned_copy():
@@ -191,3 +194,27 @@ def test_streams_and_events_belong_to_a_device():
     with pytest.raises(CUDARuntimeError, match="InvalidDevice"), fake_cupy.cuda.Device(2):
         pass
     assert machine.device == 0
+
+
+def test_memory_of_another_device_is_left_alone():
+    with fake_cupy.cuda.Device(1):
+        there, here = fake_cupy.zeros(3, np.float32), fake_cupy.zeros(3, np.float32)
+    for change in (lambda: there.fill(1), there.copy, lambda: there.astype(np.float64), lambda: there[:].fill(1)):
+        with pytest.raises(AssertionError, match="another device"):
+            change()
+    with pytest.raises(AssertionError, match="another device"):
+        there[...] = here
+    assert there.get().tolist() == [0, 0, 0]  # `get` goes there itself
+
+
+def test_16_bits_are_copied_as_they_are(monkeypatch):
+    """Also what is no number; whether CuPy has a loop over bfloat16 depends on what was imported."""
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy)
+    words = np.arange(0x7F7E, 0x7F84, dtype=np.uint16)
+    array = fake_cupy.asarray(words.view(ml_dtypes.bfloat16))
+    with pytest.raises(AssertionError, match="bfloat16"):
+        array.astype(np.float32)
+    target = fake_cupy.zeros(6, np.uint16).view(ml_dtypes.bfloat16)
+    cuda_memory.overwrite(target, cuda_memory.copy_of(array))
+    assert cuda_memory.to_host(target).view(np.uint16).tolist() == words.tolist()
+    assert (array.view(np.uint16).astype(np.uint32) << 16).get().tolist() == [word << 16 for word in words.tolist()]

@@ -16,20 +16,32 @@ import numpy as np
 import gpuadam
 
 def run(form, **options):
-    weight = np.ones(5, form)
+    weight = np.ones((1, 5), form)
     optimizer = gpuadam.Adam([weight], lr=0.1, betas=(0.0, 0.0), **options)
     for grad in (4.0, 1.0):
-        optimizer.step([np.full(5, grad, form)])
-    return weight[0]
+        optimizer.step([np.full((1, 5), grad, form)])
+    return weight[0, 0]
 
+OPTIONS = {
+    "plain": {},
+    "amsgrad": {"amsgrad": True},
+    "master": {"master": "float32"},
+    "int8": {"state_dtype": "int8", "int8_from": 0},
+}
 for kind in sys.argv[1:]:
-    form, amsgrad = kind.split("-")
-    print(kind, f"{run(form, amsgrad=amsgrad == 'amsgrad'):.3f}")
+    form, option = kind.split("-")
+    print(kind, f"{run(form, **OPTIONS[option]):.3f}")
 """
-EXPECTED = {  # 1 - 0.1 - 0.1, or 1 - 0.1 - 0.1 / 4
-    f"{form}-{kind}": f"{form}-{kind} {value}"
-    for form in ("float32", "float64")
-    for kind, value in (("plain", "0.800"), ("amsgrad", "0.875"))
+VALUES = {
+    "plain": "0.800",
+    "amsgrad": "0.875",
+    "master": "0.800",
+    "int8": "0.800",
+}  # 1 - 0.1 - 0.1, or 1 - 0.1 - 0.1 / 4
+KINDS = [f"{form}-{option}" for form in ("float32", "float64") for option in ("plain", "amsgrad")]
+EXPECTED = {
+    kind: f"{kind} {VALUES[kind.partition('-')[2]]}"
+    for kind in (*KINDS, "float16-plain", "float16-master", "float32-int8")
 }
 
 

@@ -1,5 +1,6 @@
 """What NVRTC makes of the kernels, without a device, through the very function that the product compiles with."""
 
+import contextlib
 import functools
 import itertools
 import os
@@ -8,17 +9,22 @@ import subprocess
 import sysconfig
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pytest
-from cases import CASES
+from cases import CASES, RULES
 from optional import missing
 
+import gpuadam
 from gpuadam import nvrtc
-from gpuadam.rules import RULES
-from gpuadam.tables import Specialisation
+from gpuadam.adam_rules import ADAM
+from gpuadam.engine import Engine
+from gpuadam.formats import COMPANION_TYPES, FORMATS, IS_16_BIT, Specialisation, computes_in
+from gpuadam.recipe import Master, Rounding, StateDtype
+from gpuadam.slots import bfloat16
 
 pytest.importorskip("cupy", reason="CuPy, which has the binding of NVRTC, is not installed")
 ARCHITECTURES = (75, 80, 90, 100, 120)
@@ -32,17 +38,53 @@ class Compiled(NamedTuple):
     code: str  # disassembled
 
 
-def specialisations() -> Iterator[Specialisation]:
-    """Every kernel that there is: rules, formats, and the states that options leave out."""
-    absent = {"adam": [(), (2,)], "rmsprop": [(), (1,), (2,), (1, 2)]}
+def plain_kinds() -> Iterator[Specialisation]:
+    """Every kernel without recipe: rules, formats, and the states that options leave out."""
+    absent = {"adam": [(), (2,)], "nadam": [()], "rmsprop": [(), (1,), (2,), (1, 2)], "sgd": [(), (0,)]}
     for name, form in itertools.product(RULES, ("float32", "float64")):
         for left_out in absent[name]:
-            states = tuple(None if i in left_out else form for i in range(3))
+            states = tuple(None if i in left_out else form for i in range(len(RULES[name].states)))
             yield Specialisation(RULES[name], form, form, states)
 
 
-KERNELS = {specialisation.name: specialisation for specialisation in specialisations()}
+def recipe_kinds() -> Iterator[Specialisation]:
+    """Every kernel of AdamW whose gradient is stored as its parameter: all that `formats` lists, combined."""
+    codes = ("int8", "uint8", None)
+    for param, companion, rounding in itertools.product(FORMATS, COMPANION_TYPES, ("nearest", "stochastic")):
+        is_remainder_of_another = companion == "remainder" and param != "bfloat16"
+        if ((companion or rounding == "stochastic") and not IS_16_BIT[param]) or is_remainder_of_another:
+            continue
+        if companion and rounding == "stochastic":
+            continue  # refused: a companion leaves nothing to be rounded
+        own = [(form, form, None) for form in ("float32", "bfloat16")] + [codes]
+        states = [("float64", "float64", None)] if computes_in(param) == "float64" else own
+        for formats, ema, zero_grads in itertools.product(states, (False, True), (False, True)):
+            yield Specialisation(ADAM, param, param, formats, companion, rounding, ema, zero_grads)
+
+
+PLAIN = {kind.name: nvrtc.step_kernel(kind) for kind in plain_kinds()}
+MODES = {kind.name: kind for kind in recipe_kinds()}
+AVERAGED = [kind for kind in MODES.values() if kind.ema]
+SHARED = {kernel.name: kernel for kernel in [nvrtc.REDUCE, *map(nvrtc.swap_kernel, AVERAGED)]}
+MIXED = {  # gradients of another format than their parameter, as autocast and master weights leave them
+    kind.name: kind
+    for param, grad in [
+        ("bfloat16", "float32"),
+        ("float16", "float32"),
+        ("float32", "bfloat16"),
+        ("float64", "float16"),
+    ]
+    for kind in [Specialisation(ADAM, param, grad, (computes_in(param),) * 2 + (None,))]
+}
+KERNELS = PLAIN | SHARED | {name: nvrtc.step_kernel(kind) for name, kind in (MODES | MIXED).items()}
 ADAMW = KERNELS["adam_float32_exp_avg_exp_avg_sq"]
+# The whole recipe for the architecture that matters most, its extremes for the oldest one.
+OLDEST = [name for name, kind in MODES.items() if kind.ema and not kind.zero_grads and kind.param == "bfloat16"]
+COMPILED = [
+    *itertools.product([*PLAIN, *SHARED], ARCHITECTURES),
+    *itertools.product([name for name in [*MODES, *MIXED] if name not in PLAIN], [90]),
+    *itertools.product(OLDEST, [75]),
+]
 
 
 @functools.cache
@@ -65,24 +107,46 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], 
     """Every kernel for every architecture, once. Neither NVRTC nor nvdisasm holds the interpreter's lock."""
     if find_nvdisasm() is None:
         missing("nvdisasm is not below site-packages: pip install nvidia-cuda-nvdisasm")
-    keys = [*itertools.product(KERNELS, ARCHITECTURES)]
     folder = tmp_path_factory.mktemp("cubins")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(keys, pool.map(lambda key: compile_and_disassemble(*key, folder), keys), strict=True))
+        return dict(zip(COMPILED, pool.map(lambda key: compile_and_disassemble(*key, folder), COMPILED), strict=True))
 
 
+@pytest.fixture
+def _without_tables(monkeypatch):
+    """Optimizers know which kernels they need, and compile none of them."""
+    monkeypatch.setattr(Engine, "_make_tables", lambda *_: None)
+
+
+def kinds_of(optimizer: gpuadam.Optimizer) -> set[str]:
+    return {kind.name for kind in optimizer._engine.kinds}
+
+
+@pytest.mark.usefixtures("_without_tables")
 def test_the_list_of_kernels_is_whole():
     """No option of any rule leads to a kernel that is not listed, and each listed one is what some options lead to."""
-    used = {
-        specialisation.name
-        for case, dtype in itertools.product(CASES, (np.float32, np.float64))
-        for specialisation in case.optimizer([np.ones(1, dtype)])._tensors.specialisations
-    }
-    assert used == set(KERNELS)
+    pairs = itertools.product(CASES, (np.float32, np.float64))
+    used = [kinds_of(case.optimizer([np.ones(1, dtype)])) for case, dtype in pairs]
+    assert set.union(*used) == set(PLAIN)
+
+
+@pytest.mark.usefixtures("_without_tables")
+def test_the_list_of_modes_is_whole():
+    """The same of the recipe, for AdamW; combinations that are refused are not listed."""
+    found = set()
+    dtypes = [np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), bfloat16()]
+    choices = itertools.product(
+        *(get_args(kind) for kind in (Master, Rounding, StateDtype)), (None, 0.9), (False, True)
+    )
+    for dtype, (master, rounding, state_dtype, ema_decay, zero_grads) in itertools.product(dtypes, list(choices)):
+        settings = {"master": master, "rounding": rounding, "state_dtype": state_dtype, "zero_grads": zero_grads}
+        with contextlib.suppress(ValueError):
+            found |= kinds_of(gpuadam.AdamW([np.ones((64, 64), dtype)], ema_decay=ema_decay, **settings))
+    assert found == set(MODES)
 
 
 def test_every_kernel_compiles_for_every_architecture(compiled):
-    assert len(compiled) == len(KERNELS) * len(ARCHITECTURES) == 60
+    assert len(compiled) == len(COMPILED)
     assert all(kernel.cubin.startswith(b"\x7fELF") for kernel in compiled.values())
     for (name, architecture), kernel in compiled.items():
         assert f"sm_{architecture}" in kernel.ptx, name
@@ -103,26 +167,44 @@ def test_that_contraction_would_be_seen(monkeypatch):
     assert ".ftz" in ptx
 
 
+def registers(code: str) -> int:
+    return 1 + max(int(register) for register in re.findall(r"\bR(\d+)\b", code))
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_machine_code_of_adamw(architecture, compiled):
-    """No spills, at most 64 registers, and 128-bit global accesses: four loads and three stores in the main loop."""
-    code = compiled[ADAMW.name, architecture].code
-    assert not re.findall(r"\b(?:STL|LDL)\b", code)
-    assert 1 + max(int(register) for register in re.findall(r"\bR(\d+)\b", code)) <= 64
-    assert len(re.findall(r"\bLDG\.E\.128\b", code)) >= 4
-    assert len(re.findall(r"\bSTG\.E\.128\b", code)) >= 3
+@pytest.mark.parametrize("name", [ADAMW.name, "nadam_float32_exp_avg_exp_avg_sq", "sgd_float32_momentum_buffer"])
+def test_the_machine_code_of_the_common_kernels(name, architecture, compiled):
+    """At most 64 registers, and each array in 128-bit global accesses in the main loop."""
+    code, states = compiled[name, architecture].code, dict(KERNELS[name].macros)
+    states = [states[f"STATE{i}"] for i in range(3)].count("float")
+    assert registers(code) <= 64
+    assert len(re.findall(r"\bLDG\.E\.128\b", code)) >= 2 + states
+    assert len(re.findall(r"\bSTG\.E\.128\b", code)) >= 1 + states
     assert not re.findall(r"\b(?:LD|ST)\.E\.128\b", code)
 
 
 def test_no_kernel_spills(compiled):
     for key, kernel in compiled.items():
         assert not re.findall(r"\b(?:STL|LDL)\b", kernel.code), key
+
+
+def test_the_widest_arrays_are_read_and_written_in_16_bytes(compiled):
+    """Those of 4-byte elements, but beside 8-bit states, of which a warp takes a block."""
+    for key, kernel in compiled.items():
         assert "LDG.E.128" in kernel.code, key
+        assert ("STG.E.128" in kernel.code) == (key[0] != "reduce"), key
+
+
+def test_the_registers_are_those_for_which_blocks_were_counted(compiled):
+    """An SM has 65,536: as many blocks as `resident_blocks` says find room."""
+    for (name, architecture), kernel in compiled.items():
+        resident = int(dict(KERNELS[name].macros).get("RESIDENT", 4))
+        assert -(-registers(kernel.code) // 8) * 8 * nvrtc.BLOCK * resident <= 65_536, (name, architecture)
 
 
 @pytest.mark.usefixtures("compiled")
 def test_that_spills_would_be_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr(nvrtc, "resident_blocks", lambda specialisation: 8)
+    monkeypatch.setitem(KERNELS, ADAMW.name, replace(ADAMW, macros=(*ADAMW.macros, ("RESIDENT", "8"))))
     code = compile_and_disassemble(ADAMW.name, 90, tmp_path).code
     assert re.findall(r"\b(?:STL|LDL)\b", code)
 

@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import oracle
+import oracle_momentum
 import pytest
 from cases import CASES, LR, ORACLE_LR, assert_same_bits, gradients, parameters
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from optimizer_checks import TOLERANCE, assert_like, error, follow, same_states
 
 import gpuadam
-from gpuadam import Adam, AdamW, RMSprop, ScheduleError, cpu, schedules
+from gpuadam import SGD, Adam, AdamW, NAdam, RMSprop, ScheduleError, cpu, schedules
 
 F32, F64 = np.float32, np.float64
 
@@ -36,6 +37,8 @@ PATTERNS = [
 ALGORITHMS = {
     "adam": (Adam, oracle.adam, {"betas": (0.8, 0.95), "amsgrad": "corrected", "weight_decay": 0.05}),
     "adamw": (AdamW, oracle.adam, {"betas": (0.8, 0.95), "weight_decay": 0.05, "decay": "decoupled"}),
+    "nadam": (NAdam, oracle_momentum.nadam, {"betas": (0.8, 0.95), "weight_decay": 0.05}),
+    "sgd": (SGD, oracle_momentum.sgd, {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.05}),
     "rmsprop": (RMSprop, oracle.rmsprop, {"alpha": 0.8, "bias_correction": True, "momentum": 0.5, "eps": 1e-2}),
 }
 
@@ -184,7 +187,7 @@ def test_groups_of_rmsprop():
     params = [parameters(9, F64, i) for i in range(len(own))]
     grads = [gradients(6, 9, F64, i) for i in range(len(own))]
     optimizer = RMSprop([{"params": [p.copy()], **extra} for p, extra in zip(params, own, strict=True)], lr=0.05)
-    ours = [array.owner for array in optimizer._tensors.params]
+    ours = [array.owner for array in optimizer._engine.tensors.params]
     for k in range(6):
         optimizer.step([grad[k] for grad in grads])
     for i, extra in enumerate(own):
@@ -407,4 +410,4 @@ def test_that_test_sees_a_fault(case):
 
 
 def test_the_classes_are_the_public_ones():
-    assert {Adam, AdamW, RMSprop, ScheduleError} <= {getattr(gpuadam, name) for name in gpuadam.__all__}
+    assert {Adam, AdamW, NAdam, RMSprop, SGD, ScheduleError} <= {getattr(gpuadam, name) for name in gpuadam.__all__}

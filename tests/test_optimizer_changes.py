@@ -6,11 +6,12 @@ import pickle
 
 import numpy as np
 import oracle
+import oracle_momentum
 import pytest
 from cases import CASES, IDS, LR, ORACLE_LR, assert_same_bits, gradients, parameters
 from optimizer_checks import assert_like, follow, same_states
 
-from gpuadam import Adam, AdamW, RMSprop, ScheduleError, schedules
+from gpuadam import SGD, Adam, AdamW, NAdam, RMSprop, ScheduleError, schedules
 
 F32, F64 = np.float32, np.float64
 
@@ -161,6 +162,34 @@ def test_a_change_of_a_hyperparameter(make, reference, name, change):
             optimizer.set_hyperparameters(**{which: after})
         optimizer.step([grad])
     assert_like(optimizer, param, 0, expected)
+
+
+def test_a_change_of_the_momenta_of_nadam_keeps_their_product():
+    param, grads = parameters(20, F64), gradients(9, 20, F64)
+    betas, decay = (at(4, 0.9, 0.5), 0.99), at(6, 4e-3, 1.0)
+    expected = oracle_momentum.nadam(param.copy(), grads, lr=0.05, betas=betas, momentum_decay=decay)
+    optimizer = NAdam([param], lr=0.05, betas=(0.9, 0.99))
+    for k, grad in enumerate(grads):
+        if k == 4:
+            optimizer.set_hyperparameters(betas=(0.5, 0.99))
+        if k == 6:
+            optimizer.set_hyperparameters(momentum_decay=1.0)
+        optimizer.step([grad])
+    assert_like(optimizer, param, 0, expected)
+
+
+def test_a_named_momentum_may_leave_0_later():
+    """A named parameter is no number that stays: there is a buffer from the start."""
+    param, grads = parameters(9, F64), gradients(8, 9, F64)
+    for make, reference in ((RMSprop, oracle.rmsprop), (SGD, oracle_momentum.sgd)):
+        param = parameters(9, F64)
+        expected = reference(param.copy(), grads, lr=0.05, momentum=at(3, 0.0, 0.9))
+        optimizer = make([param], lr=0.05, momentum=schedules.parameter("momentum", 0.0))
+        for k, grad in enumerate(grads):
+            if k == 3:
+                optimizer.set_parameter("momentum", 0.9)
+            optimizer.step([grad])
+        assert_like(optimizer, param, 0, expected)
 
 
 def test_a_change_of_the_betas_of_one_group():

@@ -14,25 +14,37 @@ import numpy as np
 import pytest
 
 import gpuadam
-from gpuadam import jit, nvrtc, program, rules, tables
+from gpuadam import formats, jit, nvrtc, program, recipe, reduction, rounding, rules, slots, states, tables
 from gpuadam.program import Op
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpuadam"
 FLOORS = [
-    {"jit"},
-    {"exact_math"},
+    {"jit", "checkpoint"},
+    {"exact_math", "rounding"},
     {"program"},
     {"expressions", "arrays"},
     {"compiler"},
-    {"schedules", "rules"},
-    {"tables"},
-    {"groups", "cohorts", "nvrtc"},
-    {"tensors", "state"},
+    {"schedules", "schedule_data", "rules"},
+    {"adam_rules", "momentum_rules", "recipe"},
+    {"formats", "hyperparameters"},
+    {"slots", "groups"},
+    {"coefficients", "tables"},
+    {"cohorts", "scalars", "nvrtc", "access"},
+    {"clocks", "tensors", "reduction", "states"},
+    {"sweeps"},
+    {"swaps"},
+    {"cpu_memory", "cuda_memory"},
     {"cpu", "cuda"},
+    {"backends", "faults"},
+    {"engine"},
+    {"changes"},
+    {"state"},
+    {"resume"},
     {"optimizer"},
-    {"algorithms"},
+    {"algorithms", "momentum_algorithms", "packing", "grouping"},
     {"__init__"},
+    {"demo_network", "demo_picture"},
     {"demo", "doctor"},
     {"cli"},
     {"__main__"},
@@ -40,7 +52,9 @@ FLOORS = [
 # Upward imports that stand inside a function, or serve type checkers alone; each with its reason.
 ALLOWED = {
     ("expressions", "compiler"): "calling an Expr evaluates its program",
-    ("state", "optimizer"): "the type of its argument",
+    ("clocks", "engine"): "the type of its argument",
+    ("faults", "engine"): "the type of its argument",
+    ("resume", "optimizer"): "the type of its argument",
 }
 
 
@@ -70,24 +84,32 @@ def test_imports_go_down_the_floors():
 
 @pytest.mark.parametrize(
     ("package", "modules"),
-    [("cupy", {"cuda", "doctor", "demo"}), ("numba", {"jit", "cpu", "doctor"}), ("torch", set()), ("jax", set())],
+    [
+        ("cupy", {"cuda_memory", "cuda", "doctor", "demo"}),
+        ("numba", {"jit", "access", "states", "reduction", "sweeps", "swaps", "cpu", "doctor"}),
+        ("safetensors", {"checkpoint"}),
+        ("ml_dtypes", {"checkpoint", "arrays"}),
+        ("torch", set()),
+        ("jax", set()),
+    ],
 )
 def test_who_imports_what(package, modules):
     pattern = re.compile(rf"^\s*(?:import|from) {package}\b", re.MULTILINE)
     assert {path.stem for path in PACKAGE.glob("*.py") if pattern.search(path.read_text())} <= modules
 
 
-def test_importing_the_package_needs_neither_cupy_nor_torch_nor_the_demo():
+def test_importing_the_package_needs_nothing_optional():
     code = (
         "import sys, gpuadam; "
-        "print([name for name in ('cupy', 'torch', 'jax', 'rich', 'matplotlib', 'sklearn') if name in sys.modules])"
+        "optional = 'cupy', 'torch', 'jax', 'ml_dtypes', 'safetensors', 'rich', 'matplotlib', 'sklearn'; "
+        "print([name for name in optional if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 
 
 def test_the_exported_names_are_there():
-    assert sorted(gpuadam.__all__) == gpuadam.__all__
+    assert len(set(gpuadam.__all__)) == len(gpuadam.__all__)
     assert all(hasattr(gpuadam, name) for name in gpuadam.__all__)
     assert all(inspect.getdoc(getattr(gpuadam, name)) for name in gpuadam.__all__)
 
@@ -118,37 +140,67 @@ def test_opcodes_are_the_same():
     assert [op.value for op in Op] == list(range(len(Op)))
 
 
-def constants(text: str) -> dict[str, int]:
-    found = re.findall(r"constexpr (?:int|double) (\w+) = ([\d. *]+);", text)
-    return {name: eval(value) for name, value in found}
+def constants(name: str) -> dict[str, float]:
+    number = r"-?(?:0x[0-9A-F]+|\d[\d.]*(?:e[-+]?\d+)?)"
+    found = re.findall(rf"^constexpr \w+ (\w+) = ({number})f?;", nvrtc.sources()[name], re.MULTILINE)
+    return {name: float.fromhex(value) if "0x" in value else float(value) for name, value in found}
 
 
 def test_constants_are_the_same():
-    ours = constants(nvrtc.sources()["tables.cuh"]) | constants(nvrtc.sources()["program.cuh"])
-    assert ours["CHUNK"] == tables.CHUNK
-    assert ours["MAX_STATES"] == tables.MAX_STATES
-    assert ours["ROW"] == tables.ROW
-    assert ours["STACK_SIZE"] == program.STACK_SIZE
-    assert ours["MAXIMUM_CYCLES"] == program.MAXIMUM_CYCLES
-    assert ours["MAX_ACCUMULATORS"] == tables.CLOCK["accumulators"].shape[0]
+    """Those of exact_math and rounding stand in text that is compared line for line."""
+    assert constants("tables.cuh") == {
+        "WARP": reduction.LANES,
+        "CHUNK": tables.CHUNK,
+        "SPAN": tables.SPAN,
+        "RULE_STATES": rules.RULE_STATES,
+        "MAX_ACCUMULATORS": tables.CLOCK["accumulators"].shape[0],
+        "ROW": tables.ROW,
+        "STACK_SIZE": program.STACK_SIZE,
+        "NO_SCOPE": tables.NO_SCOPE,
+    }
+    assert constants("program.cuh") == {"VALID": program.VALID, "MAXIMUM_CYCLES": program.MAXIMUM_CYCLES}
+    assert constants("granules.cuh") == {
+        "BLOCK8": formats.BLOCK8,
+        "SCALE_ALIGNMENT": slots.SCALE_ALIGNMENT,
+        "CODES": len(rounding.SIGNED_CODES),
+        "LARGEST": pytest.approx(float(states.LARGEST), rel=1e-9),
+        "NAN_BITS": states.NAN.view(np.uint32),
+    }
+    assert constants("reduce.cu") == {"ACCUMULATORS": reduction.ACCUMULATORS, "LARGEST_NORM": reduction.LARGEST}
 
 
-@pytest.mark.parametrize("rule", rules.RULES.values(), ids=lambda rule: rule.name)
+def test_formats_have_the_same_numbers():
+    listed = re.search(r"enum GradFormat : int \{(.*?)\}", nvrtc.sources()["tables.cuh"], re.DOTALL)
+    assert [name.strip().lower() for name in listed[1].split(",")] == formats.GRAD_FORMATS
+
+
+def test_the_coefficients_of_the_recipe_follow_those_of_the_rule():
+    """The threshold of the norm is the one that stays in double."""
+    body = re.search(r"struct Coefficients \{(.*?)\}", nvrtc.sources()["step.cu"], re.DOTALL)[1]
+    fields = re.findall(r"(\w+);", body)
+    assert fields == ["rule", *recipe.RecipeCoefficients._fields[:-1]]
+    assert recipe.RecipeCoefficients._fields[-1] == "clip_norm"
+
+
+@pytest.mark.parametrize("rule", cases.RULES.values(), ids=lambda rule: rule.name)
 def test_every_rule_has_all_that_it_needs(rule):
     text = nvrtc.sources()["rules.cuh"]
     body = re.search(rf"struct {rule.name} \{{(.*?)\n\}};", text, re.DOTALL)[1]
     fields = [name.strip() for name in re.match(r"\s*T (.*?);", body, re.DOTALL)[1].split(",")]
     assert fields == list(rule.row._fields), "rules.cuh lists the coefficients in another order"
     parameters = re.search(r"void update\((.*?)\) const", body, re.DOTALL)[1]
-    names = [part.split()[-1].lstrip("&") for part in parameters.split(",")]
+    names = [part.split()[-1].lstrip("&") for part in parameters.split(",") if part.strip() != "Absent"]
     assert names == [*inspect.signature(rule.element).parameters][:-1]
-    assert len(rule.row._fields) + len(rule.hyperparameters) <= tables.ROW
+    coefficients = rule.row._fields + recipe.RecipeCoefficients._fields
+    assert len(coefficients) + len(rule.hyperparameters) + len(recipe.HYPERPARAMETERS) <= tables.ROW
+    assert len(rule.states) <= rules.RULE_STATES
+    assert rule.nonnegative <= set(rule.states)
     assert any(case.name.startswith(rule.name) for case in cases.CASES), "tests/cases.py has no case of it"
     assert f"`{rule.name}`" in (ROOT / "docs" / "rules.md").read_text(), "docs/rules.md has no row of it"
 
 
 def test_element_functions_hold_no_literal():
-    for rule in rules.RULES.values():
+    for rule in cases.RULES.values():
         tree = ast.parse(inspect.getsource(rule.element))
         literals = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value is not None]
         assert not literals
@@ -156,13 +208,15 @@ def test_element_functions_hold_no_literal():
     assert not re.findall(r"(?<![\w])\d+(?:\.\d*)?f?(?![\w])", numbers)
 
 
-def test_a_block_fences_what_it_did_from_what_the_last_block_does():
+@pytest.mark.parametrize(("name", "uses"), [("step.cu", 1), ("reduce.cu", 2)])
+def test_a_block_fences_what_it_did_from_what_the_last_one_does(name, uses):
     """Around the ticket stands a fence on either side. That one is missing cannot be shown on the host."""
-    text = re.sub(r"//.*", "", nvrtc.sources()["step.cu"])
+    text = re.sub(r"//.*", "", nvrtc.sources()[name])
     statements = [" ".join(part.split()) for part in re.split(r"[;{}]", text) if part.strip()]
-    tickets = [i for i, statement in enumerate(statements) if re.search(r"\batomic\w+\(&[^)]*\bticket\b", statement)]
-    assert len(tickets) == 1
-    assert statements[tickets[0] - 1] == statements[tickets[0] + 1] == "__threadfence()"
+    tickets = [i for i, statement in enumerate(statements) if re.search(r"\batomic\w+\([^)]*\bticket\b", statement)]
+    assert len(tickets) == uses
+    assert tickets[-1] - tickets[0] == uses - 1
+    assert statements[tickets[0] - 1] == statements[tickets[-1] + 1] == "__threadfence()"
 
 
 @pytest.mark.skipif(host_kernels.COMPILER is None, reason="g++ is not there to print offsetof")
@@ -170,10 +224,13 @@ def test_struct_layouts_are_the_same(tmp_path):
     structs = {
         "Tensor": tables.TENSOR,
         "Chunk": tables.CHUNK_ROW,
+        "Span": tables.SPAN_ROW,
+        "Scope": tables.SCOPE,
         "Cohort": tables.COHORT,
         "Clock": tables.CLOCK,
         "Instruction": program.INSTRUCTION,
         "Revision": tables.REVISION,
+        "Scalars": tables.SCALARS,
         "Progress": tables.PROGRESS,
         "Launch": tables.LAUNCH,
     }

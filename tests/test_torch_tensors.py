@@ -20,6 +20,18 @@ def test_the_bits_are_those_of_numpy():
     assert_same_bits(weight.detach().numpy(), param)
 
 
+@pytest.mark.parametrize("master", [None, "float32", "remainder"])
+def test_the_bits_of_bfloat16_are_those_of_numpy(master):
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    param = parameters(100, np.float32).astype(ml_dtypes.bfloat16)
+    weight = torch.tensor(param.astype(np.float32)).to(torch.bfloat16)
+    ours, theirs = (gpuadam.AdamW([own], lr=LR, master=master) for own in (weight, param))
+    for grad in gradients(5, 100, np.float32):
+        ours.step([torch.tensor(grad).to(torch.bfloat16)])
+        theirs.step([torch.tensor(grad).to(torch.bfloat16).float().numpy().astype(ml_dtypes.bfloat16)])
+    assert_same_bits(weight.float().numpy(), param.astype(np.float32))
+
+
 def test_autograd_refuses_values_that_a_step_has_replaced():
     """As after a step of torch.optim; without it the gradients would silently be those of the new values."""
     weight = torch.nn.Parameter(torch.ones(3))

@@ -6,10 +6,11 @@ Every array and every state is an allocation of its own, with nothing behind it,
 import sys
 
 import cupy
+import ml_dtypes
 import numpy as np
 
 import gpuadam
-from gpuadam import schedules, tensors
+from gpuadam import schedules, slots
 
 SIZES = [0, 1, 3, 127, 1023, 1024, 1025, 2051, 9000]
 LR = schedules.warmup_cosine_decay(0.0, 0.05, 2, 9)
@@ -21,9 +22,15 @@ def filled(count, dtype, seed, start=0):
     return cupy.asarray(values)[start:]
 
 
+def matrices(dtype, seed):
+    """Enough elements for 8-bit states, whole blocks and not."""
+    return [filled(rows * 64, dtype, seed + rows).reshape(rows, 64) for rows in (64, 65)]
+
+
 def make_tensors(dtype, seed):
     aligned = [filled(count, dtype, seed + count) for count in SIZES]
-    return [*aligned, filled(1, dtype, seed).reshape(()), *(filled(count, dtype, seed, 1) for count in SIZES[4:8])]
+    shifted = [filled(count, dtype, seed, 1) for count in SIZES[4:8]]
+    return [*aligned, filled(1, dtype, seed).reshape(()), *shifted, *matrices(dtype, seed)]
 
 
 def run(make, dtype, **settings):
@@ -47,19 +54,39 @@ def run(make, dtype, **settings):
     found = optimizer.state_dict()["groups"]
     if [group["step"] for group in found] != [5, 5]:
         raise SystemExit(f"the clocks are wrong after five steps: {found}")
+    if "ema_decay" in settings:
+        optimizer.swap_ema()
+        optimizer.swap_ema()
     if not all(np.isfinite(cupy.asnumpy(param)).all() for param in params):
         raise SystemExit("a parameter is not finite")
 
 
+def run_recipes():
+    """Every format and mode of the training recipe, with norms, averages and gradients that are left zero."""
+    norms = {"clip_norm": 1.0, "nonfinite": "skip", "clip_scope": "tensor"}
+    for dtype, settings in (
+        (np.float32, {**norms, "ema_decay": 0.9, "zero_grads": True}),
+        (np.float16, {**norms, "master": "float32", "ema_decay": 0.9}),
+        (ml_dtypes.bfloat16, {**norms, "master": "remainder", "ema_decay": 0.9, "state_dtype": "int8"}),
+        (ml_dtypes.bfloat16, {"rounding": "stochastic", "state_dtype": "bfloat16", "zero_grads": True}),
+        (ml_dtypes.bfloat16, {"ema_decay": 0.9, "clip_value": 0.1}),
+    ):
+        run(gpuadam.AdamW, dtype, **settings)
+
+
 def main():
     cupy.cuda.set_allocator(None)
-    tensors.POOLED_ELEMENTS = 0  # states share no allocation,
-    tensors.STATE_ALIGNMENT = 1  # and none is rounded up
+    slots.POOLED_ELEMENTS = 0  # states share no allocation,
+    slots.ALIGNMENT = 1  # and none is rounded up
     for dtype in (np.float32, np.float64):
         run(gpuadam.AdamW, dtype)
         run(gpuadam.Adam, dtype, amsgrad=True)
+        run(gpuadam.NAdam, dtype)
+        run(gpuadam.SGD, dtype)
+        run(gpuadam.SGD, dtype, momentum=0.9, nesterov=True)
         run(gpuadam.RMSprop, dtype)
         run(gpuadam.RMSprop, dtype, momentum=0.9, centered=True, eps=1e-3)
+    run_recipes()
     cupy.cuda.Device().synchronize()
     print("small case: done")
     return 0

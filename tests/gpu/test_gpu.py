@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from bfloat16 import ml_dtypes  # noqa: F401 (what is imported below needs it)
 from cases import CASES, IDS, LR
 from twins import MARKS, Twins, arrays, awkward, to_device
 
@@ -34,7 +35,7 @@ def test_every_rule_option_and_format(case, dtype):
 @DTYPES
 def test_all_cases_in_one_optimizer(dtype):
     """As many groups as there are cases of a class: kernels share a ticket, lanes share the programs."""
-    for make in (gpuadam.Adam, gpuadam.RMSprop):
+    for make in (gpuadam.Adam, gpuadam.NAdam, gpuadam.RMSprop, gpuadam.SGD):
         options = [case.options for case in CASES if case.make is make]
         params = [awkward(700 + 300 * i, dtype, i) for i in range(len(options))]
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from bfloat16 import ml_dtypes  # noqa: F401 (what is imported below needs it)
 from cases import LR, assert_same_bits
 from twins import MARKS, Twins, arrays, awkward, cupy, to_device
 
@@ -83,6 +84,21 @@ def test_a_step_is_one_launch():
             optimizer.step()
         stream.synchronize()
     assert optimizer.state_dict()["groups"][0]["step"] == 100  # what was captured did not run
+
+
+def test_a_norm_is_one_launch_more_and_an_exchange_is_none_in_a_graph():
+    optimizer = gpuadam.AdamW([to_device(awkward(3000, np.float32, 1))], lr=LR, clip_norm=1.0, ema_decay=0.9)
+    optimizer.bind([to_device(awkward(3000, np.float32, 2))])
+    cupy.cuda.Device().synchronize()
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        optimizer.step()
+        assert recorded(optimizer.step) == ["kernel", "kernel"]
+        stream.begin_capture()
+        try:
+            with pytest.raises(RuntimeError, match="captured"):
+                optimizer.swap_ema()
+        finally:
+            stream.end_capture()
 
 
 def capture(optimizer, stream):
@@ -204,7 +220,9 @@ def test_more_than_2_to_the_31_elements():
             device.step([grad])
         assert_same_bits(host_param, samples(param), "parameter")
         for name in ("exp_avg", "exp_avg_sq"):
-            assert_same_bits(host._tensors.states[0][name], samples(device._tensors.states[0][name]), name)
+            assert_same_bits(
+                host._engine.tensors.arrays[0][name], samples(device._engine.tensors.arrays[0][name]), name
+            )
     finally:
         param = grad = device = None
         cupy.get_default_memory_pool().free_all_blocks()

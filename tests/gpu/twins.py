@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from cases import assert_same_bits
@@ -24,7 +25,7 @@ def awkward(shape: Any, dtype: Any, seed: int) -> np.ndarray:
     numel = int(np.prod(shape))
     generator = np.random.default_rng([seed, numel])
     word = np.dtype(f"u{np.dtype(dtype).itemsize}")
-    limits = np.finfo(dtype)
+    limits = ml_dtypes.finfo(dtype)
     smallest = np.log10(float(limits.smallest_subnormal))
     scale = 10.0 ** generator.uniform(smallest / 2 - 2, 2, numel)
     values = (scale * generator.standard_normal(numel)).astype(dtype)
@@ -49,8 +50,16 @@ def to_device(array: np.ndarray) -> Any:
     """A copy on the device, as far from a 16-byte boundary and in the same order of elements."""
     start = array.ctypes.data % 16 // array.itemsize
     flat = cupy.empty(start + array.size, array.dtype)[start:]
-    flat[...] = cupy.asarray(array.ravel(order="K"))
+    words = f"u{array.itemsize}"  # copied as they are, whatever CuPy knows of bfloat16
+    flat.view(words)[...] = cupy.asarray(array.ravel(order="K").view(words))
     return flat.reshape(array.T.shape).T if array.flags.fnc else flat.reshape(array.shape)
+
+
+def to_host(array: Any) -> np.ndarray:
+    """A copy as a NumPy array."""
+    words = f"u{array.dtype.itemsize}"
+    found: np.ndarray = cupy.asnumpy(array.view(words)).view(array.dtype)
+    return found
 
 
 class Twins:
@@ -69,23 +78,35 @@ class Twins:
         self.host = make(layout(self.params), **settings)
         self.device = make(layout(self.mirrors), **settings)
 
-    def step(self, grads: Sequence[np.ndarray | None]) -> None:
-        """One step on both."""
-        self.host.step(grads)
-        self.device.step([None if grad is None else to_device(grad) for grad in grads])
+    def step(self, grads: Sequence[np.ndarray | None], **scalars: Any) -> list[Any]:
+        """One step on both; the gradients on the device are returned. Arrays among the scalars go there too."""
+        mirrors = [None if grad is None else to_device(grad) for grad in grads]
+        theirs = {name: to_device(value) if np.ndim(value) else value for name, value in scalars.items()}
+        self.host.step(grads, **scalars)
+        self.device.step(mirrors, **theirs)
+        return mirrors
+
+    def both(self, method: str, *arguments: Any, **settings: Any) -> None:
+        """The same call of both."""
+        for optimizer in (self.host, self.device):
+            getattr(optimizer, method)(*arguments, **settings)
+
+    def check_params(self) -> None:
+        """Parameters have the same bits."""
+        for i, (param, mirror) in enumerate(zip(self.params, self.mirrors, strict=True)):
+            assert_same_bits(param, to_host(mirror), f"parameter {i}")
 
     def check(self) -> None:
         """Parameters, states, counters and the coefficients of the next step have the same bits."""
-        for i, (param, mirror) in enumerate(zip(self.params, self.mirrors, strict=True)):
-            assert_same_bits(param, cupy.asnumpy(mirror), f"parameter {i}")
+        self.check_params()
         self.check_rows()
         assert_same_state(self.host.state_dict(), self.device.state_dict())
 
     def check_rows(self) -> None:
         """Clocks and coefficients have the same bits."""
-        count = len(self.host._cohorts)
+        count = len(self.host._engine.cohorts)
         for name in ("rows", "clocks"):
-            ours, theirs = (optimizer._tables.download(name)[:count] for optimizer in (self.host, self.device))
+            ours, theirs = (optimizer._engine.tables.download(name)[:count] for optimizer in (self.host, self.device))
             assert_same_bits(np.array(ours).view(np.float64), np.array(theirs).view(np.float64), name)
 
 
@@ -93,6 +114,7 @@ def assert_same_state(ours: Any, theirs: Any) -> None:
     """Two state_dicts are the same, arrays to the last bit."""
     assert ours["groups"] == theirs["groups"]
     assert ours["parameters"] == theirs["parameters"]
+    assert ours["skipped_steps"] == theirs["skipped_steps"]
     assert list(ours["state"]) == list(theirs["state"])
     for name, own in ours["state"].items():
         for key, value in own.items():

@@ -4,7 +4,8 @@
 // What differs from a device:
 //   - Blocks run one after another. Races between blocks show when two copies of the library run one block each.
 //   - A warp never runs in lockstep: whatever counts on that is wrong here, as it should be.
-//   - A shuffle is a barrier of the whole warp, so its mask must be full.
+//   - A shuffle waits for the whole warp, so its mask must be full. As on a device it orders no memory: to
+//     ThreadSanitizer only __syncwarp does.
 //   - __shared__ is `static`: one block at a time in each copy of the library.
 #pragma once
 
@@ -52,6 +53,15 @@ struct uint3 {
     unsigned x, y, z;
 };
 using dim3 = uint3;
+
+#ifdef __SANITIZE_THREAD__
+extern "C" void AnnotateIgnoreSyncBegin(const char* file, int line);
+extern "C" void AnnotateIgnoreSyncEnd(const char* file, int line);
+extern "C" void AnnotateIgnoreReadsBegin(const char* file, int line);
+extern "C" void AnnotateIgnoreReadsEnd(const char* file, int line);
+extern "C" void AnnotateIgnoreWritesBegin(const char* file, int line);
+extern "C" void AnnotateIgnoreWritesEnd(const char* file, int line);
+#endif
 
 inline thread_local constinit uint3 threadIdx{};
 inline uint3 blockIdx{};
@@ -149,10 +159,31 @@ void run_blocks(Kernel kernel, unsigned grid, unsigned first, unsigned last, uns
     for (auto& thread : threads) thread.join();
 }
 
+// While one of these lives, ThreadSanitizer takes nothing that its thread does for an ordering, or for a race.
+struct Unseen {
+#ifdef __SANITIZE_THREAD__
+    Unseen() {
+        AnnotateIgnoreSyncBegin(__FILE__, __LINE__);
+        AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+        AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+    }
+    ~Unseen() {
+        AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+        AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+        AnnotateIgnoreSyncEnd(__FILE__, __LINE__);
+    }
+#else
+    Unseen() {}
+    ~Unseen() {}
+#endif
+    Unseen(const Unseen&) = delete;
+};
+
 template <typename T>
 T shuffle(unsigned mask, T value, unsigned source) {
     static_assert(sizeof(T) <= sizeof(unsigned long long));
     if (mask != ~0u) fail("a shuffle must name the whole warp");
+    const Unseen unseen;
     Warp& own = warp();
     std::memcpy(&own.lanes[threadIdx.x % warpSize], &value, sizeof(T));
     own.barrier.arrive_and_wait();

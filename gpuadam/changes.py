@@ -1,0 +1,90 @@
+"""Changes to a running optimizer: worked out first, then written to the tables, then in force."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .clocks import carried_accumulators
+from .coefficients import compile_groups, read_row, warn_of_flips
+from .compiler import Program, run_section
+from .expressions import Expr, as_number
+from .faults import range_error
+from .groups import Group
+from .program import VALID
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+def hyperparameters(engine: "Engine") -> list[dict[str, float]]:
+    clocks = engine.tables.download("clocks")
+    speakers = engine.cohorts.speakers(clocks)
+    found = []
+    for group, section in zip(engine.groups, engine.program.sections, strict=True):
+        clock = clocks[[speakers[group.index]]]
+        rows, faults = run_section(engine.program, section, clock)
+        if faults[0] != VALID:
+            raise range_error(section, group.index, int(faults[0]), rows[0], int(clock["step"][0]))
+        found.append(read_row(engine.defaults.rule, group, rows[0]))
+    return found
+
+
+def set_hyperparameters(engine: "Engine", group: int | None, settings: Mapping[str, Any]) -> None:
+    own = engine.groups
+    chosen = own if group is None else [own[as_index(group, len(own))]]
+    changed = {member.index: member.changed(engine.defaults.rule, settings) for member in chosen}
+    engine.check_whole(repeated="set_hyperparameters")
+    install(engine, *prepare(engine, changed))
+
+
+def as_index(group: Any, count: int) -> int:
+    if isinstance(group, bool) or not isinstance(group, int | np.integer) or not -count <= group < count:
+        raise ValueError(f"group is {group!r}; allowed are 0 to {count - 1}")
+    return int(group)
+
+
+def prepare(engine: "Engine", changed: Mapping[int, dict[str, Expr]]) -> tuple[list[Group], Program]:
+    """The groups with other hyperparameters and their program, checked; nothing is in force yet."""
+    own = [replace(g, hyperparameters=changed.get(g.index, g.hyperparameters)) for g in engine.groups]
+    program = compile_groups(engine.defaults.rule, own, engine.program)
+    for name, needed in (("program", len(program.code)), ("values", len(program.pool.values))):
+        if needed > engine.room[name]:
+            raise ValueError(
+                f"the schedules need {needed} rows of the table {name!r}, which has room for {engine.room[name]}: "
+                "give them to a new optimizer, and load this one's state_dict into it"
+            )
+    for index in changed:
+        rows, _ = run_section(program, program.sections[index], program.sections[index].new_clock())
+        warn_of_flips(engine.defaults.rule, own[index], rows[0])
+    engine.tables.require_writable()
+    return own, program
+
+
+def install(engine: "Engine", own: list[Group], program: Program, what: str = "set_hyperparameters") -> None:
+    """Put in force what was prepared."""
+    tables = engine.tables
+    engine.interrupted = what
+    clocks = carried_accumulators(tables, engine.cohorts, engine.program, program)
+    tables.upload("program", 0, program.instructions())
+    tables.upload("values", 0, program.values())
+    tables.upload("cohorts", 0, engine.cohort_rows(engine.cohorts, program))
+    tables.upload("clocks", 0, clocks)
+    engine.announce(len(engine.cohorts))
+    engine.groups, engine.program = own, program
+    engine.interrupted = ""
+
+
+def set_parameter(engine: "Engine", name: str, value: float) -> None:
+    number = as_number(value, f"parameter {name!r}")
+    known = engine.program.named_parameters()
+    if name not in known:
+        raise KeyError(f"there is no parameter {name!r}; there are {sorted(known)}")
+    engine.check_whole(repeated="set_parameter")
+    engine.tables.require_writable()
+    engine.interrupted = "set_parameter"
+    engine.program.set_parameter(name, number)
+    engine.tables.upload("values", 0, engine.program.values())
+    engine.announce(len(engine.cohorts))
+    engine.interrupted = ""
