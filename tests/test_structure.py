@@ -25,6 +25,8 @@ FLOORS = [
     {"program"},
     {"expressions", "arrays"},
     {"compiler"},
+    {"schedule_arguments"},
+    {"composition", "cycles", "decays", "one_cycles", "warmups"},
     {"schedules", "schedule_data", "rules"},
     {"adam_rules", "momentum_rules", "recipe"},
     {"formats", "hyperparameters"},
