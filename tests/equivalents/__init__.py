@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gpuadam import schedules
+from gpuadam.expressions import Expr
 
 BASE = 0.1  # the learning rate of the optimizer that a library's schedule is made for
 
@@ -36,7 +37,7 @@ class Row:
         return np.asarray(evaluate(self.here)(np.array(list(self.numbers or self.steps))))
 
 
-def evaluate(here: str) -> schedules.Expr:
+def evaluate(here: str) -> Expr:
     """The schedule that a text of ours makes."""
     names = {name: getattr(schedules, name) for name in schedules.__all__}
     return eval(here, {"__builtins__": {"abs": abs}}, names)
