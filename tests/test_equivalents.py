@@ -1,14 +1,11 @@
 """Every schedule against the library that it comes from, or against numbers worked out by hand."""
 
-import importlib
-import pkgutil
-
 import equivalents
 import numpy as np
 import pytest
+from equivalents_page import PAGE, homes, page
 
-HOMES = [importlib.import_module(f"equivalents.{module.name}") for module in pkgutil.iter_modules(equivalents.__path__)]
-CASES = [(home, row) for home in HOMES for row in home.ROWS]
+CASES = [(home, row) for home in homes(equivalents) for row in home.ROWS]
 TOLERANCE = 1e-10  # of the largest value; the libraries work in double too
 
 
@@ -18,3 +15,7 @@ def test_the_numbers_are_those_of_its_home(home, row):
     ours = row.ours()
     assert len(theirs) == len(ours) > 2
     assert np.abs(ours - theirs).max() <= TOLERANCE * np.abs(theirs).max()
+
+
+def test_the_page_is_made_of_these_rows():
+    assert PAGE.read_text() == page(), "run: python tests/equivalents_page.py"

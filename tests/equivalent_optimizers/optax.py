@@ -1,0 +1,31 @@
+"""Optimizers of optax, in double."""
+
+import numpy as np
+import pytest
+
+from . import Row
+
+HOME = "optax"
+ROWS = [
+    Row("optax.adam(0.01)", "Adam(params, lr=0.01)"),
+    Row("optax.adam(0.01, eps=0.0, eps_root=1e-3)", "Adam(params, lr=0.01, eps=1e-3, eps_placement='inside')"),
+    Row("optax.amsgrad(0.01)", "Adam(params, lr=0.01, amsgrad='corrected')"),
+    Row("optax.adamw(0.01, weight_decay=0.1)", "AdamW(params, lr=0.01, weight_decay=0.1)"),
+    Row("optax.sgd(0.01, momentum=0.9)", "SGD(params, lr=0.01, momentum=0.9)"),
+    Row("optax.sgd(0.01, momentum=0.9, nesterov=True)", "SGD(params, lr=0.01, momentum=0.9, nesterov=True)"),
+]
+
+
+def trajectory(there: str, param: np.ndarray, grads: list[np.ndarray]) -> list[np.ndarray]:
+    jax = pytest.importorskip("jax")
+    optax = pytest.importorskip("optax")
+    with jax.enable_x64(True):
+        own = jax.numpy.asarray(param)
+        optimizer = eval(there, {"optax": optax})
+        state = optimizer.init(own)
+        found = []
+        for grad in grads:
+            updates, state = optimizer.update(jax.numpy.asarray(grad), state, own)
+            own = optax.apply_updates(own, updates)
+            found.append(np.asarray(own))
+    return found
