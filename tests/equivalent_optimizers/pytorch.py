@@ -8,7 +8,8 @@ from . import Row
 HOME = "PyTorch"
 ROWS = [
     Row("Adam(params, lr=0.01)", "Adam(params, lr=0.01)"),
-    Row("Adam(params, lr=0.01, weight_decay=0.1, amsgrad=True)", "Adam(params, lr=0.01, weight_decay=0.1, amsgrad=True)"),
+    Row("Adam(params, lr=0.01, weight_decay=0.1, amsgrad=True)",
+        "Adam(params, lr=0.01, weight_decay=0.1, amsgrad=True)"),
     Row("AdamW(params, lr=0.01, betas=(0.9, 0.95))", "AdamW(params, lr=0.01, betas=(0.9, 0.95))"),
     Row("NAdam(params, lr=0.01)", "NAdam(params, lr=0.01)", "PyTorch keeps its product in float32", tolerance=1e-7),
     Row("SGD(params, lr=0.01, momentum=0.9, nesterov=True)", "SGD(params, lr=0.01, momentum=0.9, nesterov=True)"),
