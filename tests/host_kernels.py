@@ -98,7 +98,7 @@ def build(
         for name, value in {"KERNEL": Path(source).stem, **macros, "BLOCK": str(block), "SOURCE": f'"{source}"'}.items()
     ]
     tolerant = ["-Wno-error"] if patch else []  # a planted fault leaves unused names behind
-    return _compile("entry.cpp", "lib.so", (*LIBRARY, *SANITIZE[sanitize], *tolerant, *defines), patch)
+    return compile_text("entry.cpp", "lib.so", (*LIBRARY, *SANITIZE[sanitize], *tolerant, *defines), patch)
 
 
 def build_many(cases: Iterable[Mapping[str, Any]]) -> list[Path]:
@@ -144,7 +144,7 @@ def drive(
         The ended process: status 0 is a clean run with the expected outcome; see CONFLICT, UNEXPECTED.
     """
     text = f"{Path(source).stem}_driver.cpp"
-    driver = _compile(text, "driver", (f"-DBLOCK={THREADS}", *SANITIZE[sanitize]), None)
+    driver = compile_text(text, "driver", (f"-DBLOCK={THREADS}", *SANITIZE[sanitize]), None)
     environment = {
         **os.environ,
         "ASAN_OPTIONS": "detect_leaks=0 redzone=1024",
@@ -169,7 +169,7 @@ def _load(library: Path) -> ctypes.CDLL:
     return loaded
 
 
-def _compile(source: str, name: str, options: Sequence[str], patch: Patch | None) -> Path:
+def compile_text(source: str, name: str, options: Sequence[str], patch: Patch | None) -> Path:
     """Path of the compiled file in the cache."""
     if COMPILER is None:
         raise FileNotFoundError("g++ is needed to run kernels on the host")
