@@ -13,7 +13,18 @@ ROWS = [
     Row("optax.adamw(0.01, weight_decay=0.1)", "AdamW(params, lr=0.01, weight_decay=0.1)"),
     Row("optax.sgd(0.01, momentum=0.9)", "SGD(params, lr=0.01, momentum=0.9)"),
     Row("optax.sgd(0.01, momentum=0.9, nesterov=True)", "SGD(params, lr=0.01, momentum=0.9, nesterov=True)"),
-]
+    Row("optax.rmsprop(0.01)", "RMSprop(params, lr=0.01, alpha=0.9, eps=1e-8, eps_placement='inside')"),
+    Row("optax.rmsprop(0.01, eps_in_sqrt=False, initial_scale=1.0)",
+        "RMSprop(params, lr=0.01, alpha=0.9, eps=1e-8, initial_square_avg=1.0)"),
+    Row("optax.rmsprop(0.01, centered=True, momentum=0.9)",
+        "RMSprop(params, lr=0.01, alpha=0.9, eps=1e-8, eps_placement='inside', centered=True, momentum=0.9,"
+        " lr_placement='inside')"),
+    Row("optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.01))", "Adam(params, lr=0.01, clip_norm=0.5)"),
+    Row("optax.chain(optax.clip(0.5), optax.adam(0.01))", "Adam(params, lr=0.01, clip_value=0.5)"),
+    Row("optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.01))", "SGD(params, lr=0.01, weight_decay=0.1)"),
+    Row("optax.adamw(optax.cosine_decay_schedule(0.01, 30))",
+        "AdamW(params, lr=schedules.cosine_decay(0.01, 30), weight_decay=1e-4)"),
+]  # fmt: skip
 
 
 def trajectory(there: str, param: np.ndarray, grads: list[np.ndarray]) -> list[np.ndarray]:
