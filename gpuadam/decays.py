@@ -1,11 +1,33 @@
-"""Schedules that only fall: constant, piecewise constant, exponential, polynomial, cosine."""
+"""Schedules that only fall: constant, in steps, exponential, inverse time, linear, polynomial, cosine."""
 
-from collections.abc import Iterable
+import itertools
+import math
+import operator
+from collections.abc import Iterable, Sequence
 
-from .expressions import Expr, Number, Scalar, as_expr, floor, maximum, minimum, sinpi, step, table
-from .schedule_arguments import between, read_number, read_value, require
+from .expressions import (
+    Expr,
+    Number,
+    Scalar,
+    as_expr,
+    as_number,
+    exp,
+    floor,
+    maximum,
+    minimum,
+    sinpi,
+    step,
+    table,
+)  # fmt: skip
+from .expressions import (
+    cycle as cycle_of,
+)
+from .schedule_arguments import between, interpolate, read_number, read_value, require
 
-__all__ = ["constant", "cosine_decay", "exponential_decay", "piecewise_constant", "polynomial_decay"]
+__all__ = [
+    "constant", "cosine_decay", "exponential_decay", "inverse_time_decay", "linear_decay", "multi_step_decay",
+    "natural_exp_decay", "piecewise_constant", "piecewise_interpolate", "polynomial_decay", "step_decay",
+]  # fmt: skip
 
 
 def constant(value: Scalar) -> Expr:
@@ -34,52 +56,172 @@ def piecewise_constant(boundaries: Iterable[Number], values: Iterable[Number], *
     return table(entries, sum((step > place if boundary == "left" else step >= place for place in places), as_expr(0)))
 
 
-def exponential_decay(
-    lr: Scalar, decay_steps: Number, decay_rate: Number, *, staircase: bool = False, end_value: Scalar | None = None
-) -> Expr:
-    """`lr * decay_rate ** (step / decay_steps)` (`tf.train.exponential_decay`).
+def piecewise_interpolate(knots: Iterable[Number], values: Iterable[Number], *, shape: str = "linear") -> Expr:
+    """Through `values[i]` at step `knots[i]`, with the first value before and the last one after them all.
+
+    With two knots a line, with three a triangle, and so on: the `PiecewiseLinear` of many a repository, and
+    `optax.piecewise_interpolate_schedule`, whose values are products of its scales.
+
+    Args:
+        knots: Steps, rising, one for each value.
+        values: Numbers; multiply the schedule by a `parameter` to move them all.
+        shape: Of the way from knot to knot, "linear" or "cosine".
+
+    >>> piecewise_interpolate([0, 5, 25], [0.0, 0.4, 0.0])([0, 1, 5, 15, 100])
+    array([0.  , 0.08, 0.4 , 0.2 , 0.  ])
+    """
+    require(shape in ("linear", "cosine"), "shape", "'linear' or 'cosine'", shape)
+    places = [as_number(knot, f"knot {i}") for i, knot in enumerate(knots)]
+    heights = [read_number(value, f"value {i}", ">= 0") for i, value in enumerate(values)]
+    rising = all(0 <= place < math.inf for place in places) and places == sorted(set(places))
+    allowed = f"at least two, finite, >= 0, rising and as many as the {len(heights)} values"
+    require(rising and len(places) == len(heights) > 1, "knots", allowed, places)
+    index = sum((step >= place for place in places[1:-1]), as_expr(0))
+    begin, finish = table(places[:-1], index), table(places[1:], index)
+    weights = [minimum(maximum(steps, 0) / (finish - begin), 1) for steps in (finish - step, step - begin)]
+    if shape == "cosine":
+        weights = [sinpi(weight / 2) ** 2 for weight in weights]
+    return table(heights[:-1], index) * weights[0] + table(heights[1:], index) * weights[1]
+
+
+def step_decay(lr: Scalar, step_size: Number, gamma: Number = 0.1) -> Expr:
+    """`lr * gamma ** floor(step / step_size)` (PyTorch's StepLR).
+
+    >>> step_decay(1.0, 10, 0.5)([0, 9, 10, 29])
+    array([1.  , 1.  , 0.5 , 0.25])
+    """
+    index = floor(step / read_number(step_size, "step_size"))
+    return read_value(lr, "lr") * read_number(gamma, "gamma") ** index
+
+
+def multi_step_decay(lr: Scalar, milestones: Iterable[Number], gamma: Number | Sequence[Number] = 0.1) -> Expr:
+    """`lr` times `gamma` for each milestone that is reached (PyTorch's MultiStepLR).
+
+    Args:
+        milestones: Steps, in order, each the first with the new value. One that stands twice counts twice.
+        gamma: A factor, or as many as there are milestones (`optax.piecewise_constant_schedule`).
+
+    >>> multi_step_decay(1.0, [30, 80], 0.5)([29, 30, 80]), multi_step_decay(1.0, [30, 80], [0.5, 0.1])(80)
+    (array([1.  , 0.5 , 0.25]), 0.05)
+    """
+    places = [as_number(milestone, f"milestone {i}") for i, milestone in enumerate(milestones)]
+    in_order = all(0 <= place < math.inf for place in places) and places == sorted(places)
+    require(in_order and len(places) > 0, "milestones", "at least one, finite, >= 0 and in order", places)
+    if isinstance(gamma, Sequence) and not isinstance(gamma, str):
+        factors = [read_number(factor, f"gamma {i}", ">= 0") for i, factor in enumerate(gamma)]
+    else:
+        factors = [read_number(gamma, "gamma", ">= 0")] * len(places)
+    require(len(factors) == len(places), "gamma", f"one number, or one for each of {len(places)} milestones", gamma)
+    heights = itertools.accumulate(factors, operator.mul, initial=1.0)
+    return read_value(lr, "lr") * table(heights, sum((step >= place for place in places), as_expr(0)))
+
+
+def exponential_decay(lr: Scalar, decay_steps: Number, decay_rate: Number, *, staircase: bool = False,
+                      end_value: Scalar | None = None, transition_begin: Number = 0) -> Expr:  # fmt: skip
+    """`lr * decay_rate ** (step / decay_steps)` (`tf.train.exponential_decay`; PyTorch's ExponentialLR at 1 step).
 
     Args:
         decay_steps: Steps that multiply the value by `decay_rate` once.
         staircase: Floor the exponent: one drop every `decay_steps`.
         end_value: Bound (optax): a lower one if `decay_rate` < 1, else an upper one, as in a learning rate finder.
+        transition_begin: Step up to which the value is `lr`, and from which on the exponent counts (optax).
 
     >>> exponential_decay(1.0, 10, 0.5, staircase=True)(29)
     0.25
     """
-    exponent = step / read_number(decay_steps, "decay_steps")
+    begin = read_number(transition_begin, "transition_begin", ">= 0")
+    exponent = (maximum(step - begin, 0) if begin else step) / read_number(decay_steps, "decay_steps")
     value = read_value(lr, "lr") * read_number(decay_rate, "decay_rate") ** (floor(exponent) if staircase else exponent)
     bound = maximum if decay_rate < 1 else minimum
     return value if end_value is None else bound(value, read_value(end_value, "end_value"))
 
 
-def polynomial_decay(
-    lr: Scalar, decay_steps: Number, end_lr: Scalar = 1e-4, power: Number = 1.0, *, cycle: bool = False
+def natural_exp_decay(lr: Scalar, decay_steps: Number, decay_rate: Number, *, staircase: bool = False) -> Expr:
+    """`lr * exp(-decay_rate * step / decay_steps)` (`tf.train.natural_exp_decay`).
+
+    Args:
+        decay_steps: Steps that multiply the value by `exp(-decay_rate)` once.
+        staircase: Floor `step / decay_steps`: one drop every `decay_steps`.
+
+    >>> round(natural_exp_decay(1.0, 10, 0.5)(20), 6)
+    0.367879
+    """
+    passed = step / read_number(decay_steps, "decay_steps")
+    return read_value(lr, "lr") * exp(-read_number(decay_rate, "decay_rate") * (floor(passed) if staircase else passed))
+
+
+def inverse_time_decay(
+    lr: Scalar, decay_steps: Number, decay_rate: Number, *, staircase: bool = False, power: Number = 1.0
 ) -> Expr:
+    """`lr / (1 + decay_rate * step / decay_steps) ** power` (`tf.train.inverse_time_decay`).
+
+    With `decay_steps` 1 the `decay=` of older Keras optimizers; with a `power` Caffe's "inv" policy.
+
+    Args:
+        decay_steps: Steps after which `decay_rate` is added to the denominator once.
+        staircase: Floor `step / decay_steps`: one drop every `decay_steps`.
+
+    >>> inverse_time_decay(1.0, 10, 0.5)([0, 20, 60])
+    array([1.  , 0.5 , 0.25])
+    """
+    passed = step / read_number(decay_steps, "decay_steps")
+    denominator = 1 + read_number(decay_rate, "decay_rate") * (floor(passed) if staircase else passed)
+    exponent = read_number(power, "power")
+    return read_value(lr, "lr") / (denominator if exponent == 1 else denominator**exponent)
+
+
+def linear_decay(lr: Scalar, decay_steps: Number, end_lr: Scalar = 0.0, *, transition_begin: Number = 0) -> Expr:
+    """A straight line from `lr` to `end_lr`, which then stays (`optax.linear_schedule`, PyTorch's LinearLR).
+
+    Args:
+        decay_steps: Steps on the way.
+        end_lr: May be above `lr`.
+        transition_begin: Step up to which the value is `lr`.
+
+    >>> linear_decay(1.0, 10)([0, 1, 10, 11])
+    array([1. , 0.9, 0. , 0. ])
+    """
+    begin, length = read_number(transition_begin, "transition_begin", ">= 0"), read_number(decay_steps, "decay_steps")
+    return interpolate(read_value(lr, "lr"), read_value(end_lr, "end_lr"), begin, begin + length, "linear")
+
+
+def polynomial_decay(lr: Scalar, decay_steps: Number, end_lr: Scalar = 1e-4, power: Number = 1.0, *,
+                     cycle: bool = False, transition_begin: Number = 0) -> Expr:  # fmt: skip
     """`(lr - end_lr) * (1 - min(step, T) / T) ** power + end_lr`, T = decay_steps (`tf.train.polynomial_decay`).
 
     Args:
         decay_steps: Steps to `end_lr`, which then stays.
         cycle: When T is passed, stretch it to the next multiple of `decay_steps`: a jump up, lower every time.
+        transition_begin: Step up to which the value is `lr`, and from which on the steps count (optax).
 
     >>> polynomial_decay(1.0, 10, 0.0, power=2)(5)
     0.25
     """
-    length = read_number(decay_steps, "decay_steps")
-    total = length * maximum(-floor(-step / length), 1) if cycle else as_expr(length)
-    remaining, end = maximum(total - step, 0) / total, read_value(end_lr, "end_lr")
+    length, begin = read_number(decay_steps, "decay_steps"), read_number(transition_begin, "transition_begin", ">= 0")
+    passed = maximum(step - begin, 0) if begin else step
+    total = length * maximum(-floor(-passed / length), 1) if cycle else as_expr(length)
+    remaining, end = maximum(total - passed, 0) / total, read_value(end_lr, "end_lr")
     return (read_value(lr, "lr") - end) * remaining ** read_number(power, "power") + end
 
 
-def cosine_decay(lr: Scalar, decay_steps: Number, alpha: Number = 0.0) -> Expr:
-    """`lr * ((1 - alpha) * (1 + cos(pi * step / decay_steps)) / 2 + alpha)` (SGDR, arXiv 1608.03983; TensorFlow).
+def cosine_decay(
+    lr: Scalar, decay_steps: Number, alpha: Number = 0.0, *, exponent: Number = 1.0, beyond: str = "hold"
+) -> Expr:
+    """`lr * ((1 - alpha) * ((1 + cos(pi * step / decay_steps)) / 2) ** exponent + alpha)` (SGDR, arXiv 1608.03983).
+
+    TensorFlow's, Keras's and optax's; PyTorch's CosineAnnealingLR, whose `eta_min` is `alpha * lr`.
 
     Args:
-        decay_steps: Steps to `alpha * lr`, which then stays.
+        decay_steps: Steps to `alpha * lr`.
+        exponent: Of the cosine part (optax).
+        beyond: Past `decay_steps`, "hold" the last value, or "continue" the cosine up to `lr` and so on (PyTorch).
 
-    >>> cosine_decay(1.0, 10)([0, 5, 10])
-    array([1. , 0.5, 0. ])
+    >>> cosine_decay(1.0, 10)([0, 5, 10, 20]), cosine_decay(1.0, 10, beyond="continue")([10, 15, 20])
+    (array([1. , 0.5, 0. , 0. ]), array([0. , 0.5, 1. ]))
     """
+    require(beyond in ("hold", "continue"), "beyond", "'hold' or 'continue'", beyond)
     length, alpha = read_number(decay_steps, "decay_steps"), read_number(alpha, "alpha", "in [0, 1]")
-    remaining = maximum(length - step, 0) / length  # by the half angle: exact near the end
-    return read_value(lr, "lr") * ((1 - alpha) * sinpi(remaining / 2) ** 2 + alpha)
+    passed = step - cycle_of(step, 2 * length)[0] * (2 * length)
+    remaining = (maximum(length - step, 0) if beyond == "hold" else abs(length - passed)) / length
+    height = sinpi(remaining / 2) ** (2 * read_number(exponent, "exponent"))  # by the half angle: exact near the end
+    return read_value(lr, "lr") * ((1 - alpha) * height + alpha)

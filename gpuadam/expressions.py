@@ -15,13 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Union
 
 import numpy as np
-import numpy.typing as npt
 
 from .program import MAXIMUM_CYCLES, Op
 
 Number = int | float
 Scalar = Union["Expr", int, float]
-Samples = npt.NDArray[np.float64]
 LAST_STEP = 2.0**53  # the last step that a double counts exactly
 
 
@@ -221,6 +219,20 @@ def equal(a: Scalar, b: Scalar) -> Expr:
     return node(Op.EQUAL, a, b)
 
 
+def uniform(seed: Scalar, index: Scalar) -> Expr:
+    """A random number from 0 to below 1: always the same for a seed and an index, any numbers, on every device."""
+    return node(Op.UNIFORM, seed, index)
+
+
+def normal(seed: Scalar, index: Scalar) -> Expr:
+    """A random number of the standard normal distribution, by Box and Muller, from `uniform` at 2 index and the next.
+
+    >>> noisy = 0.1 * (1 + 0.01 * normal(7, step))  # another number at every step, the same in every run
+    """
+    radius, turn = uniform(seed, 2 * as_expr(index)), uniform(seed, 2 * as_expr(index) + 1)
+    return sqrt(-2 * log(1 - radius)) * cospi(2 * turn)
+
+
 def _function(op: Op, text: str) -> Callable[[Scalar], Expr]:
     def apply(x: Scalar) -> Expr:
         return node(op, x)
@@ -276,25 +288,3 @@ def table(values: Iterable[float], index: Scalar) -> Expr:
     if not entries:
         raise ValueError("a table needs at least one entry")
     return Expr(Op.TABLE, [as_expr(index)], entries)
-
-
-def shift(expression: Expr, begin: Number) -> Expr:
-    """The expression at its own time, `step - begin` in place of `step`; what is shared stays shared.
-
-    Raises:
-        ValueError: It holds an accumulator, whose past cannot be moved.
-    """
-    local = step - begin
-    moved: dict[int, Expr] = {}
-    waiting = [expression]
-    while waiting:
-        part = waiting[-1]
-        if missing := [operand for operand in part.operands if id(operand) not in moved]:
-            waiting.extend(missing)
-            continue
-        if isinstance(part.payload, Accumulator):
-            raise ValueError(f"accumulator {part.payload.name!r} starts at the first update, not at step {begin!r}")
-        operands = [moved[id(operand)] for operand in part.operands]
-        moved.setdefault(id(part), local if part.op is Op.STEP else Expr(part.op, operands, part.payload))
-        waiting.pop()
-    return moved[id(expression)]

@@ -11,12 +11,15 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy import int64, uint64
 
 from . import exact_math as exact
 from .jit import compiled, inlined
+from .rounding import absorbed
 
 STACK_SIZE = 64  # doubles an evaluation may hold: its operands from below, its shared results from above
 MAXIMUM_CYCLES = 4096  # cycles that repeated addition may walk through
+TWO_TO_MINUS_53 = 1.1102230246251565e-16
 VALID = -1  # what evaluate() returns when no REQUIRE failed
 
 
@@ -49,6 +52,7 @@ class Op(enum.IntEnum):
     MINIMUM = enum.auto()
     MAXIMUM = enum.auto()
     POWER = enum.auto()
+    UNIFORM = enum.auto()  # seed, index -> random number from 0 to below 1
     LESS = enum.auto()
     LESS_EQUAL = enum.auto()
     EQUAL = enum.auto()
@@ -101,6 +105,16 @@ def table(values: Any, start: int, index: float) -> float:
 
 
 @inlined
+def uniform(seed: float, index: float) -> float:
+    """A random number of 53 bits, from 0 to below 1: a hash of the bits of both, -0 being 0; NaN for NaN."""
+    if seed != seed or index != index:
+        return math.nan
+    key = absorbed(uint64(0), uint64(exact.bits_of(seed + 0.0)))
+    key = absorbed(key, uint64(exact.bits_of(index + 0.0)))
+    return float(int64(key >> uint64(11))) * TWO_TO_MINUS_53
+
+
+@inlined
 def unary(op: int, x: float) -> float:
     if op == Op.NEGATE:
         return -x
@@ -143,6 +157,8 @@ def binary(op: int, a: float, b: float) -> float:
         return maximum(a, b)
     if op == Op.POWER:
         return exact.power(a, b)
+    if op == Op.UNIFORM:
+        return uniform(a, b)
     if op == Op.LESS:
         return 1.0 if a < b else 0.0
     if op == Op.LESS_EQUAL:

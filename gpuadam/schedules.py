@@ -20,8 +20,8 @@ from .cycles import *  # noqa: F403
 from .decays import *  # noqa: F403
 
 from .expressions import (  # isort: skip
-    absolute, accumulator, acos, cospi, cycle, equal, exp, expm1, floor, log, log1p, maximum, minimum, parameter, shift,
-    sinpi, sqrt, step, table, tanh, where,
+    absolute, accumulator, acos, cospi, cycle, equal, exp, expm1, floor, log, log1p, maximum, minimum, normal,
+    parameter, sinpi, sqrt, step, table, tanh, uniform, where,
 )  # fmt: skip
 from .one_cycles import *  # noqa: F403
 from .warmups import *  # noqa: F403
@@ -29,7 +29,7 @@ from .warmups import *  # noqa: F403
 FAMILIES = (composition, cycles, decays, one_cycles, warmups)
 __all__ = [
     "absolute", "accumulator", "acos", "cospi", "cycle", "equal", "exp", "expm1", "floor", "log", "log1p", "maximum",
-    "minimum", "parameter", "shift", "sinpi", "sqrt", "step", "table", "tanh", "where",
+    "minimum", "normal", "parameter", "sinpi", "sqrt", "step", "table", "tanh", "uniform", "where",
 ]  # fmt: skip
 __all__ += composition.__all__
 __all__ += cycles.__all__

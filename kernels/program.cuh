@@ -2,10 +2,12 @@
 #pragma once
 
 #include "exact_math.cuh"
+#include "rounding.cuh"
 #include "tables.cuh"
 
 constexpr int VALID = -1;
 constexpr double MAXIMUM_CYCLES = 4096.0;
+constexpr double TWO_TO_MINUS_53 = 1.1102230246251565e-16;
 
 enum Op : int {
     VALUE,
@@ -34,6 +36,7 @@ enum Op : int {
     MINIMUM,
     MAXIMUM,
     POWER,
+    UNIFORM,
     LESS,
     LESS_EQUAL,
     EQUAL,
@@ -85,6 +88,14 @@ __device__ inline double table(const double* values, int start, double index) {
     return values[start + 1 + static_cast<int>(minimum(maximum(index, 0.0), values[start] - 1.0))];
 }
 
+// A random number of 53 bits, from 0 to below 1: a hash of the bits of both, -0 being 0; NaN for NaN.
+__device__ inline double uniform(double seed, double index) {
+    if (seed != seed || index != index) return exact::nan;
+    rounding::uint64 key = rounding::absorbed(0, rounding::uint64(exact::bits_of(seed + 0.0)));
+    key = rounding::absorbed(key, rounding::uint64(exact::bits_of(index + 0.0)));
+    return static_cast<double>(rounding::int64(key >> 11)) * TWO_TO_MINUS_53;
+}
+
 __device__ inline double unary(int op, double x) {
     switch (op) {
         case NEGATE: return -x;
@@ -111,6 +122,7 @@ __device__ inline double binary(int op, double a, double b) {
         case MINIMUM: return minimum(a, b);
         case MAXIMUM: return maximum(a, b);
         case POWER: return exact::power(a, b);
+        case UNIFORM: return uniform(a, b);
         case LESS: return a < b ? 1.0 : 0.0;
         case LESS_EQUAL: return a <= b ? 1.0 : 0.0;
         default: return a == b ? 1.0 : 0.0;

@@ -20,7 +20,6 @@ from gpuadam.expressions import (
     maximum,
     minimum,
     parameter,
-    shift,
     step,
     table,
     updates,
@@ -28,6 +27,7 @@ from gpuadam.expressions import (
 )
 from gpuadam.jit import compiled
 from gpuadam.program import STACK_SIZE, Op
+from gpuadam.retiming import shift
 
 STEPS = np.array([0, 1, 2, 3, 7, 10, 1209, 1210, 10**9, 2**53 - 1, 2**53])
 
@@ -84,6 +84,25 @@ def entry(values: Sequence[float], index: float) -> float:
     return values[int(min(max(index, 0), len(values) - 1))]
 
 
+MASK = 2**64 - 1
+
+
+def mixed(x: int) -> int:
+    """The next number of SplitMix64 in state x, by the reference code of Vigna (prng.di.unimi.it/splitmix64.c)."""
+    z = (x + 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+def random(seed: float, index: float) -> float:
+    """The text of the docstring of program.uniform, in whole numbers."""
+    if math.isnan(seed) or math.isnan(index):
+        return math.nan
+    words = (np.array([seed, index], np.float64) + 0.0).view(np.uint64).tolist()
+    return (mixed(mixed(words[0]) ^ words[1]) >> 11) / 2**53
+
+
 # name: (number of operands, how to build it, what it is of floats)
 NAMES = ("exp", "log", "expm1", "log1p", "cospi", "sinpi", "tanh", "acos")
 OPERATIONS: dict[str, tuple[int, Callable[..., Expr], Callable[..., float]]] = {
@@ -105,6 +124,7 @@ OPERATIONS: dict[str, tuple[int, Callable[..., Expr], Callable[..., float]]] = {
     "greater": (2, lambda x, y: x > y, lambda x, y: float(x > y)),
     "greater or equal": (2, lambda x, y: x >= y, lambda x, y: float(x >= y)),
     "equal": (2, ex.equal, lambda x, y: float(x == y)),
+    "uniform": (2, ex.uniform, random),
     "where": (3, where, lambda c, x, y: x if c != 0 else y),
     "cycle index": (1, lambda x: cycle(x, 10, 3)[0], lambda x: plain_cycle(x, 10, 3)[0]),
     "cycle fraction": (1, lambda x: cycle(x, 10, 3)[1], lambda x: plain_cycle(x, 10, 3)[1]),
