@@ -41,7 +41,7 @@ def langevin(y: Expr) -> tuple[Expr, Expr]:
     z = y * y
     series = y / 3.0 * (1.0 - z / 15.0 * (1.0 - z * (2.0 / 21.0) * (1.0 - z / 10.0 * (1.0 - z * (10.0 / 99.0)))))
     rest = 1.0 / y - 2.0 / expm1(2.0 * y)
-    is_small = y < 0.25
+    is_small = y < 0.125
     return where(is_small, series, 1.0 - rest), where(is_small, 1.0 - series, rest)
 
 

@@ -38,7 +38,7 @@ ROWS = [
         gpuadam.QHAdam,
         oracle.qhadam,
         {**MOMENTS, "nus": (0.7, 0.9)},
-        [{"nus": nus} for nus in ((0.7, 1.0), (1.0, 1.0), (0.0, 0.5))]
+        [{"nus": nus} for nus in ((0.0, 0.4), (0.7, 1.0), (1.0, 1.0))]
         + [{"weight_decay": 0.05, "decouple_weight_decay": True}],
     ),
     *rows(gpuadam.Adamax, oracle.adamax, MOMENTS, [{"eps_placement": place} for place in ("outside", "inside")]),
