@@ -1,10 +1,13 @@
 """The optimizer step of GPU arrays as one kernel launch, schedules included; the same bits on the CPU.
 
-`Adam`, `AdamW`, `NAdam`, `RMSprop`, `SGD` update arrays in place; `schedules` has what their hyperparameters may be,
-and `Recipe` what happens around the update: clipping, averages, mixed precision.
+`Adam`, `AdamW`, `NAdam`, `RAdam`, `QHAdam`, `Adamax`, `Adagrad`, `Adadelta`, `Lion`, `RMSprop`, `SGD` update arrays in
+place; `schedules` has what their hyperparameters may be, and `Recipe` what happens around the update: clipping,
+averages, mixed precision.
 """
 
 from . import schedules
+from .adam_variants import QHAdam, RAdam
+from .adaptive_algorithms import Adadelta, Adagrad, Adamax, Lion
 from .algorithms import Adam, AdamW, NAdam
 from .checkpoint import CheckpointError
 from .cuda import unavailable_reason as cuda_unavailable_reason
@@ -19,11 +22,17 @@ from .recipe import Recipe, ema_warmup
 __version__ = "0.1.0"
 __all__ = [
     "SGD",
+    "Adadelta",
+    "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
     "CheckpointError",
+    "Lion",
     "NAdam",
     "Optimizer",
+    "QHAdam",
+    "RAdam",
     "RMSprop",
     "Recipe",
     "ReduceLROnPlateau",

@@ -107,7 +107,7 @@ class Specialisation:
         companion = [f"master_{self.companion}"] if self.companion else []
         stochastic = ["stochastic"] if self.rounding == "stochastic" else []
         extras = [name for name in ("ema", "zero_grads") if getattr(self, name)]
-        return "_".join([self.rule.name, self.param, *grad, *present, *companion, *stochastic, *extras])
+        return "_".join([self.rule.element.__name__, self.param, *grad, *present, *companion, *stochastic, *extras])
 
     @property
     def compute(self) -> str:
@@ -139,7 +139,7 @@ class Specialisation:
         states = [STATE_TYPES[form] if form else "Absent" for form in self.all_states]
         return {
             "KERNEL": self.name,
-            "RULE": self.rule.name,
+            "RULE": self.rule.element.__name__,
             "PARAM": FORMATS[self.param].c_type,
             "GRAD": FORMATS[self.grad].c_type,
             **{f"STATE{i}": state for i, state in enumerate(states)},

@@ -11,6 +11,8 @@ from .expressions import Expr, Parameter, as_expr, as_number
 from .program import Op
 from .rules import FINITE, Range, Rule
 
+PAIRS = {"betas": ("beta1", "beta2"), "nus": ("nu1", "nu2")}  # given as one tuple
+
 
 def check_range(value: Any, allowed: Range, title: str) -> float:
     number = as_number(value, title)
@@ -53,27 +55,27 @@ def ranges(rule: Rule) -> Mapping[str, Range]:
 
 
 def read_hyperparameters(rule: Rule, settings: Mapping[str, Any], where: str, is_float32: bool) -> dict[str, Expr]:
-    """Numbers become slots, expressions stay what they are; `betas` is beta1 and beta2, and None is left out.
+    """Numbers become slots, expressions stay what they are; `betas` and `nus` are pairs, and None is left out.
 
     Args:
         where: How an error calls the group: " of group 0".
         is_float32: Whether the rule computes in float32 for one of its tensors.
     """
     found = {}
-    for name, value in split_betas(settings, where):
+    for name, value in split_pairs(settings, where):
         if value is not None or name not in recipe.HYPERPARAMETERS:
             found[name] = read_hyperparameter(rule, name, value, where, is_float32)
     return found
 
 
-def split_betas(settings: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
+def split_pairs(settings: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
     for name, value in settings.items():
-        if name != "betas":
+        if name not in PAIRS:
             yield name, value
             continue
         if not isinstance(value, tuple | list) or len(value) != 2:
-            raise ValueError(f"{name}{where} must be a tuple of two, beta1 and beta2, got {value!r}")
-        yield from zip(("beta1", "beta2"), value, strict=True)
+            raise ValueError(f"{name}{where} must be a tuple of two, {' and '.join(PAIRS[name])}, got {value!r}")
+        yield from zip(PAIRS[name], value, strict=True)
 
 
 def read_hyperparameter(rule: Rule, name: str, value: Any, where: str, is_float32: bool) -> Expr:

@@ -1,4 +1,4 @@
-"""What a rule is, and what rules share; the rules themselves stand in `adam_rules` and `momentum_rules`.
+"""What a rule is, and what rules share; the rules themselves stand in the modules whose names end in `_rules`.
 
 A rule is an element function (its twin: rules.cuh), the names of its states, the ranges of its hyperparameters, and its
 coefficients as expressions: everything that depends on the step alone is worked out once a step, in double, and rounded
@@ -56,6 +56,12 @@ def weight_decays(h: Hyperparameters, decay: Decay) -> tuple[Expr, Expr]:
     return none, h["lr"] * h["weight_decay"] if decay == "decoupled" else h["weight_decay"]
 
 
+@inlined
+def with_sign_of(size: Any, value: Any, zero: Any) -> Any:
+    """`size` with the sign of a value; a value that is 0 or NaN stays what it is."""
+    return size if value > zero else (-size if value < zero else value)
+
+
 def is_number(h: Expr) -> bool:
     """Whether a hyperparameter is a number of the constructor's, not a schedule or a named parameter."""
     return isinstance(h.payload, Parameter) and not h.payload.is_named
@@ -78,6 +84,7 @@ class Rule:
         coefficients: (hyperparameters, options) -> the coefficients, as expressions.
         row: The named tuple of the coefficients; the first is the factor of the gradient, which the walk applies.
         nonnegative: States that are never negative.
+        own_name: Its name, if that of its element function is another rule's.
     """
 
     element: Callable[..., Any]
@@ -87,10 +94,11 @@ class Rule:
     coefficients: Callable[[Hyperparameters, Any], Any]
     row: type[tuple[Any, ...]]
     nonnegative: frozenset[str] = frozenset()
+    own_name: str = ""
 
     @property
     def name(self) -> str:
-        return self.element.__name__
+        return self.own_name or self.element.__name__
 
     def initial(self, state: str, options: Any) -> float:
         """The value with which every element of a state starts."""

@@ -1,5 +1,5 @@
-// Rules: what one optimizer does to one element (twin of adam_rules.py and momentum_rules.py: same names, same
-// operations, same order).
+// Rules: what one optimizer does to one element (twin of the modules *_rules.py: same names, same operations,
+// same order).
 //
 // A rule is a struct of its coefficients, in the order in which Python lists them, and `update` for one element.
 // Options (epsilon, decay, maximize, ...) are values of coefficients, never branches; a state that the options leave
@@ -8,6 +8,12 @@
 #pragma once
 
 #include "formats.cuh"
+
+// `size` with the sign of a value; a value that is 0 or NaN stays what it is.
+template <typename T>
+__device__ __forceinline__ T with_sign_of(T size, T value, T zero) {
+    return value > zero ? size : (value < zero ? -size : value);
+}
 
 template <typename T>
 struct adam {
@@ -86,5 +92,74 @@ struct rmsprop {
             update = momentum_buffer;
         }
         param = param - lr_outside * update;
+    }
+};
+
+template <typename T>
+struct qhadam {
+    T grad_factor, l2, decay, weight1, weight2, square_share, exp_avg_sq_share, eps, grad_size, exp_avg_size;
+
+    __device__ __forceinline__ void update(T& param, T grad, T& exp_avg, T& exp_avg_sq, Absent) const {
+        grad = grad + l2 * param;
+        param = param - decay * param;
+        const T square = grad * grad;
+        exp_avg = exp_avg + weight1 * (grad - exp_avg);
+        exp_avg_sq = exp_avg_sq + weight2 * (square - exp_avg_sq);
+        const T denominator = sqrt(square_share * square + exp_avg_sq_share * exp_avg_sq) + eps;
+        param = param - (grad_size * grad + exp_avg_size * exp_avg) / denominator;
+    }
+};
+
+template <typename T>
+struct adamax {
+    T grad_factor, l2, decay, weight1, beta2, eps_inside, eps_outside, step_size;
+
+    __device__ __forceinline__ void update(T& param, T grad, T& exp_avg, T& exp_inf, Absent) const {
+        grad = grad + l2 * param;
+        param = param - decay * param;
+        exp_avg = exp_avg + weight1 * (grad - exp_avg);
+        const T size = fabs(grad) + eps_inside;
+        exp_inf = exp_inf * beta2;
+        exp_inf = exp_inf > size ? exp_inf : size;
+        param = param - step_size * (exp_avg / (exp_inf + eps_outside));
+    }
+};
+
+template <typename T>
+struct adagrad {
+    T grad_factor, l2, decay, eps_inside, eps_outside, step_size;
+
+    __device__ __forceinline__ void update(T& param, T grad, T& square_sum, Absent, Absent) const {
+        grad = grad + l2 * param;
+        param = param - decay * param;
+        square_sum = square_sum + grad * grad;
+        param = param - step_size * (grad / (sqrt(square_sum + eps_inside) + eps_outside));
+    }
+};
+
+template <typename T>
+struct adadelta {
+    T grad_factor, l2, decay, weight, eps, step_size;
+
+    __device__ __forceinline__ void update(T& param, T grad, T& square_avg, T& acc_delta, Absent) const {
+        grad = grad + l2 * param;
+        param = param - decay * param;
+        square_avg = square_avg + weight * (grad * grad - square_avg);
+        const T delta = sqrt(acc_delta + eps) / sqrt(square_avg + eps) * grad;
+        acc_delta = acc_delta + weight * (delta * delta - acc_delta);
+        param = param - step_size * delta;
+    }
+};
+
+template <typename T>
+struct lion {
+    T grad_factor, l2, decay, weight1, weight2, zero, step_size;
+
+    __device__ __forceinline__ void update(T& param, T grad, T& exp_avg, Absent, Absent) const {
+        grad = grad + l2 * param;
+        param = param - decay * param;
+        const T update = exp_avg + weight1 * (grad - exp_avg);
+        exp_avg = exp_avg + weight2 * (grad - exp_avg);
+        param = param - with_sign_of(step_size, update, zero);
     }
 };

@@ -4,12 +4,13 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
+import cases_adaptive
 import numpy as np
 import oracle
 import oracle_momentum
 
 import gpuadam
-from gpuadam import adam_rules, momentum_rules, schedules
+from gpuadam import adam_rules, adam_variant_rules, adaptive_rules, momentum_rules, schedules, sign_rules
 from gpuadam.rules import Rule
 
 
@@ -93,11 +94,12 @@ def _sgd() -> list[Case]:
 
 
 ADAM, NADAM, RMSPROP, SGD = _adam(), _nadam(), _rmsprop(), _sgd()
-CASES = ADAM + NADAM + RMSPROP + SGD
+ADAPTIVE = [Case(*row) for row in cases_adaptive.ROWS]
+CASES = ADAM + NADAM + RMSPROP + SGD + ADAPTIVE
 IDS = [case.name for case in CASES]
 RULES = {
     rule.name: rule
-    for module in (adam_rules, momentum_rules)
+    for module in (adam_rules, momentum_rules, adam_variant_rules, adaptive_rules, sign_rules)
     for rule in vars(module).values()
     if isinstance(rule, Rule)
 }

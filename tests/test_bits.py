@@ -14,7 +14,7 @@ from gpuadam import cpu, schedules
 
 pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="g++ is not there to compile the kernels")
 
-STEPS = 5
+STEPS = 7  # RAdam's denominator comes in at the sixth
 SIZES = [0, 1, 3, 4, 127, 1023, 1024, 1025, 3001]
 BOTH = [cpu, host_backend]
 
@@ -193,21 +193,28 @@ def test_any_values_shapes_and_options(data, monkeypatch):
     assert_equal_runs(found)
 
 
-FAULTS = {  # one operation in another order is all it takes
+FAULTS = {  # one operation in another order is all it takes; RAdam, whose first steps are large, wants more
     "adam": ("step_size * (exp_avg / denominator)", "step_size * exp_avg / denominator"),
     "nadam": (
-        "(grad_size * grad + exp_avg_size * exp_avg) / denominator",
-        "(grad_size * grad / denominator + exp_avg_size * exp_avg / denominator)",
+        "sqrt(exp_avg_sq + eps_inside) * denominator_factor",
+        "sqrt((exp_avg_sq + eps_inside) * denominator_factor * denominator_factor)",
     ),
     "sgd": ("undamped * update;", "undamped * lr_inside * grad;"),
     "rmsprop": ("lr_inside * (grad / (sqrt(", "lr_inside * grad / ((sqrt("),
+    "radam": ("sqrt(second + eps_inside) * denominator_factor", "sqrt(second + eps_inside) / denominator_factor"),
+    "qhadam": ("square_share * square +", "square_share * grad * grad +"),
+    "adamax": ("step_size * (exp_avg / (exp_inf", "step_size * exp_avg / ((exp_inf"),
+    "adagrad": ("step_size * (grad / (sqrt(square_sum", "step_size * grad / ((sqrt(square_sum"),
+    "adadelta": ("/ sqrt(square_avg + eps) * grad", "* (grad / sqrt(square_avg + eps))"),
+    "lion": ("T update = exp_avg + weight1 * (grad - exp_avg)", "T update = exp_avg * weight1 + (grad - exp_avg)"),
 }
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_a_fault_planted_in_the_cuda_source_is_seen(rule, monkeypatch):
-    case = {"adam": ADAM[-1], "nadam": NADAM[0], "rmsprop": RMSPROP[1], "sgd": SGD[5]}[rule]
-    monkeypatch.setattr(host_backend, "PATCH", host_kernels.planted("rules.cuh", *FAULTS[rule]))
+    own = {"adam": ADAM[-1], "rmsprop": RMSPROP[1], "sgd": SGD[5]}
+    case = own.get(rule.name) or next(case for case in CASES if case.name.startswith(rule.name))
+    monkeypatch.setattr(host_backend, "PATCH", host_kernels.planted("rules.cuh", *FAULTS[rule.name]))
     with pytest.raises(AssertionError, match="differ, first at"):
         assert_equal_runs(trajectories(monkeypatch, case.optimizer, [70, 1030], np.float32))
 

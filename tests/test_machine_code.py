@@ -17,14 +17,16 @@ def machine_code(function, signature):
     return "\n".join(line for line in code.splitlines() if not line.startswith(("declare", "@", "!")))
 
 
-ALWAYS = {"adam": 2, "nadam": 2, "rmsprop": 1, "sgd": 0}  # states that no option leaves out
+ALWAYS = {"adam": 2, "nadam": 2, "rmsprop": 1, "sgd": 0, "radam": 2}  # states that no option leaves out
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.name)
 @pytest.mark.parametrize("present", [False, True], ids=["few states", "all states"])
 def test_no_double_in_the_machine_code_of_a_float32_rule(rule, present):
     """A literal or a promotion in an element function would halve the speed and change the bits."""
-    states = [float32 if present or i < ALWAYS[rule.name] else none for i in range(len(rule.states))]
+    states = [
+        float32 if present or i < ALWAYS.get(rule.name, len(rule.states)) else none for i in range(len(rule.states))
+    ]
     row = types.NamedUniTuple(float32, len(rule.row._fields), rule.row)
     body = machine_code(rule.element, (float32, float32, *states, row))
     assert "fmul float" in body

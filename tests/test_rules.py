@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import oracle_momentum
 import pytest
-from cases import ADAM, CASES, IDS, LR, NADAM, ORACLE_LR, RMSPROP, SGD, gradients, parameters
+from cases import ADAM, ADAPTIVE, CASES, IDS, LR, NADAM, ORACLE_LR, RMSPROP, SGD, gradients, parameters
 
 import gpuadam
 from gpuadam import adam_rules, cpu, momentum_rules, schedules
@@ -46,7 +46,9 @@ def test_every_option_against_the_oracle(case, dtype):
     assert compare(case, dtype) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("case", [*ADAM[::14], *NADAM[::6], *RMSPROP[::20], *SGD], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [*ADAM[::14], *NADAM[::6], *RMSPROP[::20], *SGD, *ADAPTIVE[::3]], ids=lambda case: case.name
+)
 def test_a_schedule_of_the_rate_against_the_oracle(case):
     assert compare(case, np.float64, lr=LR) < TOLERANCE[np.float64]
 
@@ -96,7 +98,7 @@ def test_schedules_of_nadam():
     assert error(param, expected.param) < TOLERANCE[np.float64]
 
 
-@pytest.mark.parametrize("name", ["Adam", "AdamW", "NAdam", "RMSprop", "SGD"])
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "SGD"])
 def test_the_positional_arguments_are_those_of_torch(name):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     ours, theirs = (

@@ -28,8 +28,8 @@ FLOORS = [
     {"schedule_arguments", "retiming"},
     {"composition", "cycles", "decays", "one_cycles", "warmups"},
     {"schedules", "schedule_data", "rules"},
-    {"adam_rules", "momentum_rules", "recipe"},
-    {"formats", "hyperparameters"},
+    {"adam_rules", "momentum_rules", "adaptive_rules", "sign_rules", "recipe"},
+    {"adam_variant_rules", "formats", "hyperparameters"},
     {"slots", "groups"},
     {"coefficients", "tables"},
     {"cohorts", "scalars", "nvrtc", "access"},
@@ -44,7 +44,7 @@ FLOORS = [
     {"state"},
     {"resume"},
     {"optimizer"},
-    {"algorithms", "momentum_algorithms", "packing", "grouping", "plateau"},
+    {"algorithms", "adam_variants", "adaptive_algorithms", "momentum_algorithms", "packing", "grouping", "plateau"},
     {"__init__"},
     {"demo_network", "demo_picture"},
     {"demo", "doctor"},
@@ -188,7 +188,7 @@ def test_the_coefficients_of_the_recipe_follow_those_of_the_rule():
 @pytest.mark.parametrize("rule", cases.RULES.values(), ids=lambda rule: rule.name)
 def test_every_rule_has_all_that_it_needs(rule):
     text = nvrtc.sources()["rules.cuh"]
-    body = re.search(rf"struct {rule.name} \{{(.*?)\n\}};", text, re.DOTALL)[1]
+    body = re.search(rf"struct {rule.element.__name__} \{{(.*?)\n\}};", text, re.DOTALL)[1]
     fields = [name.strip() for name in re.match(r"\s*T (.*?);", body, re.DOTALL)[1].split(",")]
     assert fields == list(rule.row._fields), "rules.cuh lists the coefficients in another order"
     parameters = re.search(r"void update\((.*?)\) const", body, re.DOTALL)[1]
