@@ -1,12 +1,14 @@
 """Schedules made of others, or of a Python function; besides these the operators `+ - * / **`, `minimum`, `maximum`."""
 
+import math
 from collections.abc import Callable, Iterable
+from statistics import NormalDist
 
-from .expressions import Expr, Number, Scalar, as_expr, floor, maximum, minimum, step, table, where
+from .expressions import Expr, Number, Scalar, as_expr, floor, maximum, minimum, step, table, uniform, where
 from .retiming import retimed, shift
 from .schedule_arguments import between, read_number, read_value, require
 
-__all__ = ["clip", "join", "per_epoch", "repeat", "sampled", "sampled_epochs", "shift", "stretch"]
+__all__ = ["clip", "join", "noisy", "per_epoch", "repeat", "sampled", "sampled_epochs", "shift", "stretch"]
 
 
 def join(schedules: Iterable[Scalar], boundaries: Iterable[Number]) -> Expr:
@@ -82,6 +84,32 @@ def clip(schedule: Scalar, low: Scalar, high: Scalar) -> Expr:
     if bounds[0].is_constant and bounds[1].is_constant:
         require(bounds[0].payload <= bounds[1].payload, "high", f">= low={low!r}", high)
     return minimum(maximum(as_expr(schedule, "schedule"), bounds[0]), bounds[1])
+
+
+def noisy(schedule: Scalar, noise_pct: Number = 0.67, *, noise_type: str = "normal", seed: Number = 42) -> Expr:
+    """A schedule times `1 + noise`, another noise at every step (timm's `lr_noise`).
+
+    Timm's own numbers cannot be had, only their distribution. One noise an epoch is `per_epoch(noisy(...), ...)`, noise
+    from step 100 on `where(step < 100, schedule, noisy(schedule))`.
+
+    Args:
+        noise_pct: Bound of the noise, in (0, 1].
+        noise_type: "uniform" between `-noise_pct` and `noise_pct`, or "normal": the standard normal distribution cut
+            off there, as timm has it, by way of 1,024 values of equal probability.
+        seed: Another one gives other noise, the same in every run.
+
+    >>> abs(noisy(0.1, 0.5)(7) - 0.1) < 0.05
+    True
+    """
+    require(noise_type in ("normal", "uniform"), "noise_type", "'normal' or 'uniform'", noise_type)
+    bound, random = read_number(noise_pct, "noise_pct"), uniform(read_number(seed, "seed", ">= 0"), step)
+    require(bound <= 1, "noise_pct", "in (0, 1]", noise_pct)
+    noise = bound * (2 * random - 1)
+    if noise_type == "normal":
+        normal, count = NormalDist(), 1024
+        inside = math.erf(bound / math.sqrt(2))
+        noise = table([normal.inv_cdf(0.5 + inside * ((i + 0.5) / count - 0.5)) for i in range(count)], count * random)
+    return as_expr(schedule, "schedule") * (1 + noise)
 
 
 def sampled(function: Callable[[int], float], steps: int) -> Expr:

@@ -1,4 +1,4 @@
-"""Schedules that only fall: constant, in steps, exponential, inverse time, linear, polynomial, cosine."""
+"""Schedules that fall: constant, in steps, exponential, inverse time, linear, polynomial, cosine."""
 
 import itertools
 import math
@@ -11,22 +11,23 @@ from .expressions import (
     Scalar,
     as_expr,
     as_number,
+    cospi,
     exp,
     floor,
     maximum,
     minimum,
+    normal,
     sinpi,
+    sqrt,
     step,
     table,
 )  # fmt: skip
-from .expressions import (
-    cycle as cycle_of,
-)
-from .schedule_arguments import between, interpolate, read_number, read_value, require
+from .schedule_arguments import are_rising, between, interpolate, read_number, read_value, require
 
 __all__ = [
-    "constant", "cosine_decay", "exponential_decay", "inverse_time_decay", "linear_decay", "multi_step_decay",
-    "natural_exp_decay", "piecewise_constant", "piecewise_interpolate", "polynomial_decay", "step_decay",
+    "constant", "cosine_decay", "exponential_decay", "inverse_time_decay", "linear_cosine_decay", "linear_decay",
+    "multi_step_decay", "natural_exp_decay", "noisy_linear_cosine_decay", "piecewise_constant", "piecewise_interpolate",
+    "polynomial_decay", "step_decay",
 ]  # fmt: skip
 
 
@@ -73,9 +74,8 @@ def piecewise_interpolate(knots: Iterable[Number], values: Iterable[Number], *, 
     require(shape in ("linear", "cosine"), "shape", "'linear' or 'cosine'", shape)
     places = [as_number(knot, f"knot {i}") for i, knot in enumerate(knots)]
     heights = [read_number(value, f"value {i}", ">= 0") for i, value in enumerate(values)]
-    rising = all(0 <= place < math.inf for place in places) and places == sorted(set(places))
     allowed = f"at least two, finite, >= 0, rising and as many as the {len(heights)} values"
-    require(rising and len(places) == len(heights) > 1, "knots", allowed, places)
+    require(are_rising(places) and len(places) == len(heights) > 1, "knots", allowed, places)
     index = sum((step >= place for place in places[1:-1]), as_expr(0))
     begin, finish = table(places[:-1], index), table(places[1:], index)
     weights = [minimum(maximum(steps, 0) / (finish - begin), 1) for steps in (finish - step, step - begin)]
@@ -221,7 +221,56 @@ def cosine_decay(
     """
     require(beyond in ("hold", "continue"), "beyond", "'hold' or 'continue'", beyond)
     length, alpha = read_number(decay_steps, "decay_steps"), read_number(alpha, "alpha", "in [0, 1]")
-    passed = step - cycle_of(step, 2 * length)[0] * (2 * length)
+    passed = step - floor(step / (2 * length)) * (2 * length)
     remaining = (maximum(length - step, 0) if beyond == "hold" else abs(length - passed)) / length
     height = sinpi(remaining / 2) ** (2 * read_number(exponent, "exponent"))  # by the half angle: exact near the end
     return read_value(lr, "lr") * ((1 - alpha) * height + alpha)
+
+
+def _linear_cosine(
+    lr: Scalar, decay_steps: Number, num_periods: Number, alpha: Number, beta: Number, noise: Scalar
+) -> Expr:
+    length, periods = read_number(decay_steps, "decay_steps"), read_number(num_periods, "num_periods")
+    alpha, beta = read_number(alpha, "alpha", ">= 0"), read_number(beta, "beta", ">= 0")
+    remaining = maximum(length - step, 0) / length
+    odd = 2 * periods % 2 == 1  # then the cosine ends at 0, near which its half angle is exact if counted from there
+    root = sinpi(periods * remaining) if odd else cospi(periods * (minimum(step, length) / length))
+    return read_value(lr, "lr") * ((alpha + remaining + noise) * root**2 + beta)
+
+
+def linear_cosine_decay(lr: Scalar, decay_steps: Number, num_periods: Number = 0.5, alpha: Number = 0.0,
+                        beta: Number = 0.001) -> Expr:  # fmt: skip
+    """`lr * ((alpha + 1 - x) * (1 + cos(2 * pi * num_periods * x)) / 2 + beta)` with `x = min(step / decay_steps, 1)`.
+
+    Neural Optimizer Search, arXiv 1709.07417; `tf.train.linear_cosine_decay`. It starts at `lr * (1 + alpha + beta)`.
+
+    Args:
+        decay_steps: Steps to the last value, which then stays.
+        num_periods: Periods of the cosine on the way.
+
+    >>> linear_cosine_decay(1.0, 10, beta=0.5)([0, 5, 10, 11])
+    array([1.5 , 0.75, 0.5 , 0.5 ])
+    """
+    return _linear_cosine(lr, decay_steps, num_periods, alpha, beta, 0)
+
+
+def noisy_linear_cosine_decay(lr: Scalar, decay_steps: Number, initial_variance: Number = 1.0,
+                              variance_decay: Number = 0.55, num_periods: Number = 0.5, alpha: Number = 0.0,
+                              beta: Number = 0.001, *, seed: Number = 0) -> Expr:  # fmt: skip
+    """`linear_cosine_decay` with normal noise added to its `1 - x` (`tf.train.noisy_linear_cosine_decay`).
+
+    The noise has mean 0 and variance `initial_variance / (1 + min(step, decay_steps)) ** variance_decay`. TensorFlow's
+    own numbers cannot be had, only their distribution. A learning rate must not be negative, as this may be:
+    `maximum(noisy_linear_cosine_decay(...), 0)`.
+
+    Args:
+        seed: Another one gives other noise, the same in every run.
+
+    >>> noisy_linear_cosine_decay(1.0, 10, beta=0.5)(10)
+    0.5
+    """
+    variance = read_number(initial_variance, "initial_variance", ">= 0")
+    fall = read_number(variance_decay, "variance_decay", ">= 0")
+    time = 1 + minimum(step, read_number(decay_steps, "decay_steps"))
+    noise = normal(read_number(seed, "seed", ">= 0"), step) * sqrt(variance / time**fall)
+    return _linear_cosine(lr, decay_steps, num_periods, alpha, beta, noise)

@@ -29,12 +29,15 @@ def read_value(value: Scalar, name: str, allowed: str = ">= 0") -> Expr:
     return expression
 
 
+def are_rising(places: list[float]) -> bool:
+    return all(0 <= place < math.inf for place in places) and places == sorted(set(places))
+
+
 def between(boundaries: Iterable[Number], count: int, what: str) -> list[float]:
     """The boundaries between so many pieces."""
     places = [as_number(boundary, f"boundary {i}") for i, boundary in enumerate(boundaries)]
-    rising = all(0 <= place < math.inf for place in places) and places == sorted(set(places))
     allowed = f"finite, >= 0, rising and one fewer than the {count} {what}"
-    require(rising and len(places) == count - 1, "boundaries", allowed, places)
+    require(are_rising(places) and len(places) == count - 1, "boundaries", allowed, places)
     return places
 
 
