@@ -7,14 +7,15 @@ own from `step` and the functions of `expressions`, which this module hands on:
 >>> inverse_sqrt(50), inverse_sqrt(400)
 (0.05, 0.05)
 
-Families of schedules stand in `decays`, `warmups`, `cycles`, `one_cycles` and `composition`.
+Families of schedules stand in `decays`, `warmups`, `cycles`, `one_cycles`, `one_cycle_presets`, `restarts` and
+`composition`.
 
 Values (lr, peak, ...) are finite numbers >= 0 or expressions, such as a `parameter`; lengths and boundaries are numbers
 of steps. An argument out of range is refused with a ValueError when the schedule is made, one that is no number at all
 with a TypeError; both name the argument.
 """
 
-from . import composition, cycles, decays, one_cycles, warmups
+from . import composition, cycles, decays, one_cycle_presets, one_cycles, restarts, warmups
 from .composition import *  # noqa: F403
 from .cycles import *  # noqa: F403
 from .decays import *  # noqa: F403
@@ -23,10 +24,12 @@ from .expressions import (  # isort: skip
     absolute, accumulator, acos, cospi, cycle, equal, exp, expm1, floor, log, log1p, maximum, minimum, parameter, shift,
     sinpi, sqrt, step, table, tanh, where,
 )  # fmt: skip
+from .one_cycle_presets import *  # noqa: F403
 from .one_cycles import *  # noqa: F403
+from .restarts import *  # noqa: F403
 from .warmups import *  # noqa: F403
 
-FAMILIES = (composition, cycles, decays, one_cycles, warmups)
+FAMILIES = (composition, cycles, decays, one_cycle_presets, one_cycles, restarts, warmups)
 __all__ = [
     "absolute", "accumulator", "acos", "cospi", "cycle", "equal", "exp", "expm1", "floor", "log", "log1p", "maximum",
     "minimum", "parameter", "shift", "sinpi", "sqrt", "step", "table", "tanh", "where",
@@ -34,5 +37,7 @@ __all__ = [
 __all__ += composition.__all__
 __all__ += cycles.__all__
 __all__ += decays.__all__
+__all__ += one_cycle_presets.__all__
 __all__ += one_cycles.__all__
+__all__ += restarts.__all__
 __all__ += warmups.__all__

@@ -27,6 +27,7 @@ FLOORS = [
     {"compiler"},
     {"schedule_arguments"},
     {"composition", "cycles", "decays", "one_cycles", "warmups"},
+    {"one_cycle_presets", "restarts"},
     {"schedules", "schedule_data", "rules"},
     {"adam_rules", "momentum_rules", "recipe"},
     {"formats", "hyperparameters"},
