@@ -1,53 +1,71 @@
-"""Schedules that come back: cyclical learning rates, cosine decay with restarts."""
+"""Cyclical schedules: up and down between two values again and again, and the momentum that moves against them."""
 
-from .expressions import Expr, Number, Scalar, as_expr, cycle, maximum, minimum, sinpi, step
+from collections.abc import Callable
+
+from .expressions import Expr, Number, Scalar, as_expr, cycle, maximum, minimum, step
 from .schedule_arguments import read_number, read_value, require
 
-__all__ = ["cosine_decay_restarts", "cyclic"]
+__all__ = ["cyclic", "cyclic_momentum"]
+ScaleFunction = Callable[[Expr], Scalar]
 
 
-def cyclic(base_lr: Scalar, max_lr: Scalar, step_size: Number, *, step_size_down: Number | None = None,
-           mode: str = "triangular", gamma: Number = 1.0) -> Expr:  # fmt: skip
-    """`base_lr + (max_lr - base_lr) * triangle * scale` (Smith, arXiv 1506.01186; bckenstler/CLR, PyTorch's CyclicLR).
+def _scale(index: Expr, mode: str, gamma: Number, scale_fn: ScaleFunction | None, scale_mode: str) -> Expr:
+    """What the height of a triangle is multiplied by, in cycle number `index` (0 first)."""
+    rate = read_number(gamma, "gamma", "in [0, 1]")
+    scales = {"triangular": as_expr(1), "triangular2": 0.5**index, "exp_range": rate**step}
+    arguments = {"cycle": index + 1, "iterations": step}
+    require(mode in scales, "mode", f"one of {', '.join(scales)}", mode)
+    require(scale_mode in arguments, "scale_mode", "'cycle' or 'iterations'", scale_mode)
+    if scale_fn is None:
+        return scales[mode]
+    if not callable(scale_fn):
+        raise TypeError(f"scale_fn must be a function of an expression, got {scale_fn!r}")
+    return as_expr(scale_fn(arguments[scale_mode]), "what scale_fn returns")
 
-    Args:
-        base_lr: Lowest value. The momentum that moves against it has them swapped: `cyclic(0.95, 0.85, ...)`.
-        step_size: Steps from `base_lr` up to `max_lr`.
-        step_size_down: Steps back down, `step_size` if not given.
-        mode: The scale: "triangular" 1, "triangular2" halved in each cycle, "exp_range" `gamma ** step`.
 
-    >>> cyclic(0.0, 1.0, 4, mode="triangular2")([0, 1, 4, 6, 8, 12])
-    array([0.  , 0.25, 1.  , 0.5 , 0.  , 0.5 ])
-    """
-    base, up, rate = (
-        read_value(base_lr, "base_lr"),
-        read_number(step_size, "step_size"),
-        read_number(gamma, "gamma", "in [0, 1]"),
-    )
+def _triangles(base: Expr, top: Expr, step_size: Number, step_size_down: Number | None, mode: str, gamma: Number,
+               scale_fn: ScaleFunction | None, scale_mode: str) -> Expr:  # fmt: skip
+    up = read_number(step_size, "step_size")
     down = up if step_size_down is None else read_number(step_size_down, "step_size_down")
     index, _ = cycle(step, up + down)
     place = step - index * (up + down)
     triangle = maximum(minimum(place / up, (up + down - place) / down), 0)
-    scales = {"triangular": as_expr(1), "triangular2": 0.5**index, "exp_range": rate**step}
-    require(mode in scales, "mode", f"one of {', '.join(scales)}", mode)
-    return base + (read_value(max_lr, "max_lr") - base) * triangle * scales[mode]
+    return base + (top - base) * triangle * _scale(index, mode, gamma, scale_fn, scale_mode)
 
 
-def cosine_decay_restarts(
-    lr: Scalar, first_decay_steps: Number, t_mul: Number = 2.0, m_mul: Number = 1.0, alpha: Number = 0.0
-) -> Expr:
-    """Cosine decay that starts again and again (SGDR, arXiv 1608.03983; `tf.train.cosine_decay_restarts`).
+def cyclic(base_lr: Scalar, max_lr: Scalar, step_size: Number, *, step_size_down: Number | None = None,
+           mode: str = "triangular", gamma: Number = 1.0, scale_fn: ScaleFunction | None = None,
+           scale_mode: str = "cycle") -> Expr:  # fmt: skip
+    """`base_lr + (max_lr - base_lr) * triangle * scale` (Smith, arXiv 1506.01186; bckenstler/CLR, PyTorch's CyclicLR).
 
-    `lr * ((1 - alpha) * m_mul**i * (1 + cos(pi * f)) / 2 + alpha)` in cycle i, f of which is done.
+    A learning rate range test is the first half cycle of one that is as long as the test: `cyclic(low, high, steps)`.
+    To begin again with other bounds at step `now` of a run, hand `shift(cyclic(...), now)` to `set_hyperparameters`.
 
     Args:
-        first_decay_steps: Steps of the first cycle.
-        t_mul: Length of a cycle over the one before, >= 1.
-        m_mul: Height of a cycle over the one before.
+        base_lr: Lowest value.
+        step_size: Steps from `base_lr` up to `max_lr`; may be fractional.
+        step_size_down: Steps back down, `step_size` if not given.
+        mode: The scale: "triangular" 1, "triangular2" halved in each cycle, "exp_range" `gamma ** step`.
+        scale_fn: A scale of your own, in place of the mode's: it is called once, with an expression, and returns one.
+        scale_mode: What `scale_fn` is called with: the number of the "cycle", 1 first, or the step ("iterations").
 
-    >>> cosine_decay_restarts(1.0, 10, m_mul=0.5)([5, 10, 20, 30])
-    array([0.5 , 0.5 , 0.25, 0.25])
+    >>> cyclic(0.0, 1.0, 4, mode="triangular2")([0, 1, 4, 6, 8, 12])
+    array([0.  , 0.25, 1.  , 0.5 , 0.  , 0.5 ])
+    >>> cyclic(0.0, 1.0, 4, scale_fn=lambda cycle: 1 / cycle)([4, 12, 36])
+    array([1. , 0.5, 0.2])
     """
-    height, alpha = read_number(m_mul, "m_mul", ">= 0"), read_number(alpha, "alpha", "in [0, 1]")
-    index, done = cycle(step, read_number(first_decay_steps, "first_decay_steps"), read_number(t_mul, "t_mul", ">= 1"))
-    return read_value(lr, "lr") * ((1 - alpha) * height**index * sinpi((1 - done) / 2) ** 2 + alpha)
+    base, top = read_value(base_lr, "base_lr"), read_value(max_lr, "max_lr")
+    return _triangles(base, top, step_size, step_size_down, mode, gamma, scale_fn, scale_mode)
+
+
+def cyclic_momentum(step_size: Number, *, base_momentum: Scalar = 0.8, max_momentum: Scalar = 0.9,
+                    step_size_down: Number | None = None, mode: str = "triangular", gamma: Number = 1.0,
+                    scale_fn: ScaleFunction | None = None, scale_mode: str = "cycle") -> Expr:  # fmt: skip
+    """The momentum, or Adam's beta1, that moves against `cyclic`: down from `max_momentum` and back (PyTorch's).
+
+    >>> cyclic_momentum(4, mode="triangular2")([0, 4, 8, 12])
+    array([0.9 , 0.8 , 0.9 , 0.85])
+    """
+    high = read_value(max_momentum, "max_momentum", "in [0, 1]")
+    low = read_value(base_momentum, "base_momentum", "in [0, 1]")
+    return _triangles(high, low, step_size, step_size_down, mode, gamma, scale_fn, scale_mode)

@@ -27,7 +27,7 @@ FLOORS = [
     {"compiler", "shapes"},
     {"schedule_arguments", "retiming"},
     {"composition", "cycles", "decays", "one_cycles"},
-    {"decay_cycles", "warmups"},
+    {"decay_cycles", "one_cycle_presets", "restarts", "warmups"},
     {"inverse_roots", "stable_phases", "warmup_decays"},
     {"schedules", "schedule_data", "rules"},
     {"adam_rules", "momentum_rules", "adaptive_rules", "sign_rules", "recipe"},
