@@ -84,7 +84,7 @@ def set_parameter(engine: "Engine", name: str, value: float) -> None:
     engine.check_whole(repeated="set_parameter")
     engine.tables.require_writable()
     engine.interrupted = "set_parameter"
-    engine.program.set_parameter(name, number)
-    engine.tables.upload("values", 0, engine.program.values())
+    for slot in engine.program.set_parameter(name, number):
+        engine.tables.upload("values", slot, np.array([number]))
     engine.announce(len(engine.cohorts))
     engine.interrupted = ""

@@ -226,10 +226,12 @@ class Program:
         """Values of the parameters that the user has named."""
         return {p.name: self.pool.values[slot] for p, slot in self.pool.parameters.items() if p.is_named}
 
-    def set_parameter(self, name: str, value: float) -> None:
-        for parameter, slot in self.pool.parameters.items():
-            if parameter.is_named and parameter.name == name:
-                self.pool.values[slot] = value
+    def set_parameter(self, name: str, value: float) -> list[int]:
+        """Rewrite a named parameter; the slots that have changed."""
+        slots = [slot for p, slot in self.pool.parameters.items() if p.is_named and p.name == name]
+        for slot in slots:
+            self.pool.values[slot] = value
+        return slots
 
 
 @compiled()
