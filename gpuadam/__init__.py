@@ -13,6 +13,7 @@ from .grouping import group_by_name
 from .momentum_algorithms import SGD, RMSprop
 from .optimizer import Optimizer
 from .packing import pack
+from .plateau import ReduceLROnPlateau
 from .recipe import Recipe, ema_warmup
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "Recipe",
+    "ReduceLROnPlateau",
     "ScheduleError",
     "cuda_unavailable_reason",
     "ema_warmup",

@@ -46,7 +46,7 @@ FLOORS = [
     {"state"},
     {"resume"},
     {"optimizer"},
-    {"algorithms", "momentum_algorithms", "packing", "grouping"},
+    {"algorithms", "momentum_algorithms", "packing", "grouping", "plateau"},
     {"__init__"},
     {"demo_network", "demo_picture"},
     {"demo", "doctor"},
