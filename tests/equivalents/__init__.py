@@ -40,4 +40,4 @@ class Row:
 def evaluate(here: str) -> Expr:
     """The schedule that a text of ours makes."""
     names = {name: getattr(schedules, name) for name in schedules.__all__}
-    return eval(here, {"__builtins__": {"abs": abs}}, names)
+    return eval(here, {"__builtins__": {"abs": abs}, **names})  # names that a lambda sees too
