@@ -28,7 +28,7 @@ from .expressions import (
     where,
 )  # fmt: skip
 from .schedule_arguments import read_number, read_value, require
-from .warmups import warmup_cosine_decay
+from .warmup_decays import warmup_cosine_decay
 
 __all__ = [
     "adamwr", "adamwr_weight_decay", "cosine_decay_restarts", "keras_adamw_eta", "keras_adamw_weight_decay", "sgdr",
