@@ -1,7 +1,7 @@
 """The schedules of `tf.compat.v1.train`, `tf.train` in TensorFlow 1.
 
-The numbers were worked out with mpmath, to 30 digits, from the formulas in the docstrings of these functions. TensorFlow
-computes in the type of the learning rate, float32 if nothing is said, from which the numbers differ by 1e-6 and more.
+The numbers were worked out with mpmath, to 30 digits, from the formulas in the docstrings of these functions.
+TensorFlow computes in the type of the learning rate, float32 if nothing is said: from it they differ by 1e-6 and more.
 """
 
 from . import Row
@@ -45,7 +45,8 @@ ROWS = [
                  201: 0.06170106381884226, 1000: 0.01}),
     Row("cosine_decay(0.1, step, 100)",
         "cosine_decay(0.1, 100)",
-        numbers={0: 0.1, 1: 0.09997532801828658, 25: 0.08535533905932738, 50: 0.05, 99: 2.467198171342215e-5, 100: 0.0}),
+        numbers={0: 0.1, 1: 0.09997532801828658, 25: 0.08535533905932738, 50: 0.05, 99: 2.467198171342215e-5,
+                 100: 0.0}),
     Row("cosine_decay(0.1, step, 100, alpha=0.05)",
         "cosine_decay(0.1, 100, alpha=0.05)",
         numbers={0: 0.1, 1: 0.09997656161737225, 50: 0.0525, 99: 0.005023438382627751, 100: 0.005, 1000: 0.005}),
