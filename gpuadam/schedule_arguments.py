@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterable
 
-from .expressions import Expr, Number, Scalar, as_expr, as_number, maximum, minimum, sinpi, step
+from .expressions import Expr, Number, Scalar, as_expr, as_number
+from .shapes import level, parts
 
 TINY, HUGE = math.ulp(0), math.nextafter(math.inf, 0)
 RANGES = {"> 0": (TINY, HUGE), ">= 0": (0, HUGE), ">= 1": (1, HUGE), "in [0, 1]": (0, 1), "in [0, 0.5]": (0, 0.5)}
@@ -45,7 +46,5 @@ def interpolate(start: Expr, end: Expr, begin: float, finish: float, anneal: str
     """From `start` at step `begin` to `end` at step `finish`, constant beyond, and exact at either end."""
     if finish <= begin:
         return end
-    weights = [minimum(maximum(steps, 0) / (finish - begin), 1) for steps in (finish - step, step - begin)]
-    if anneal == "cosine":
-        weights = [sinpi(weight / 2) ** 2 for weight in weights]
-    return start * weights[0] + end * weights[1]
+    done, left = parts(begin, finish)
+    return level(start, end, done, left, anneal)
