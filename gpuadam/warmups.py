@@ -120,4 +120,4 @@ def gradual_warmup(lr: Scalar, multiplier: Number, warmup_steps: Number, after: 
     times = read_number(multiplier, "multiplier", ">= 1")
     base, length = read_value(lr, "lr"), read_number(warmup_steps, "warmup_steps", ">= 0")
     rise = linear_warmup(times * base, length, 0.0 if times == 1 else base)
-    return rise if after is None else join([rise, after], [length])
+    return rise if after is None else join([rise, read_value(after, "after")], [length])
