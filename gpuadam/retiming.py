@@ -1,5 +1,7 @@
 """A schedule at another time: `step` in its formula replaced by an expression of the step."""
 
+import math
+
 from .expressions import Accumulator, Expr, Number, Scalar, as_expr, as_number, step
 from .program import Op
 
@@ -36,4 +38,7 @@ def shift(schedule: Scalar, begin: Number) -> Expr:
     >>> shift(step / 10, 5)([5, 10])
     array([0. , 0.5])
     """
-    return retimed(schedule, step - as_number(begin, "begin"), f"not at step {begin!r}")
+    place = as_number(begin, "begin")
+    if not math.isfinite(place):
+        raise ValueError(f"begin must be finite, got {begin!r}")
+    return retimed(schedule, step - place, f"not at step {begin!r}")

@@ -66,6 +66,9 @@ CASES: dict[str, tuple[Expr, Callable[[int], Any], tuple[int, ...]]] = {
         schedules.warmup(1, LENGTH, shape="1-sqrt"), lambda k: 1 - mpmath.sqrt(1 - part(k, 0, LENGTH)), (LENGTH,)),
     "exponential warm-up": (
         schedules.exponential_warmup(2, 1e6), lambda k: 2 * (1 - mpmath.exp(-mpf(k + 1) / 10**6)), (10**6,)),
+    "untuned exponential": (
+        schedules.untuned_exponential_warmup(1, 0.75), lambda k: 1 - mpmath.exp(-mpf(k + 1) / 4), (4,)),
+    "untuned linear": (schedules.untuned_linear_warmup(1, 0.75), lambda k: min(mpf(k + 1) / 8, 1), (7,)),
     "gradual": (
         schedules.gradual_warmup(1, 5, 8, schedules.cosine_decay(5, 20)),
         lambda k: 1 + mpf(k) / 2 if k < 8 else 5 * cosine(1 - part(k, 8, 28)), (8, 28)),
@@ -208,6 +211,11 @@ def test_no_warm_up_begins_at_the_peak(first: int) -> None:
     assert schedules.warmup_constant(0.1, 0.7, 0)(0) == 0.7
     assert schedules.gradual_warmup(0.7, 3, 0)(0) == pytest.approx(2.1, rel=1e-15)
     assert schedules.wsd(0.7, 0, 3, 4)(0) == 0.7
+
+
+@pytest.mark.parametrize("shape", [*schedules.warmups.SHAPES, "constant"])
+def test_a_warm_up_begins_and_ends_to_the_bit(shape: str) -> None:
+    assert schedules.warmup(0.7, 97, 0.007, shape=shape)([0, 97, *FAR]).tolist() == [0.007, 0.7, 0.7, 0.7]
 
 
 def test_ends_are_exact_and_stay() -> None:

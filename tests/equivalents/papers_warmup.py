@@ -46,6 +46,24 @@ def nanogpt(k):
     return Fraction(1, 10) * max(min(up, 1, down), 0)
 
 
+def bert(k):
+    """google-research/bert: polynomial_decay over all T = 100 steps, its first 10 replaced by k / 10 of the rate."""
+    return Fraction(k, 100) if k < 10 else max(Fraction(1, 10) * (1 - Fraction(k, 100)), 0)
+
+
+def karpathy(k):
+    """nanoGPT's get_lr: rate * (it + 1) / (W + 1), then the cosine from W = 10 to 100."""
+    if k < 10:
+        return Fraction(1, 10) * Fraction(k + 1, 11)
+    return 0.01 + 0.5 * (1 + math.cos(math.pi * min((k - 10) / 90, 1))) * (0.1 - 0.01)
+
+
+def detectron2(k):
+    """WarmupMultiStepLR: gamma ** (milestones reached) * (factor * (1 - a) + a), a = k / W; W = 10, factor 1 / 1000."""
+    a = min(Fraction(k, 10), 1)
+    return Fraction(1, 10) ** (1 + (k >= 50) + (k >= 100)) * (Fraction(1, 1000) * (1 - a) + a)
+
+
 # GradualWarmupScheduler(optimizer, 4, 4, after) of warmup-scheduler 0.3 on torch 2.13, recorded once.
 GRADUAL = {0: 0.1, 1: 0.175, 2: 0.25, 3: 0.325, 4: 0.4}
 ROWS = [
@@ -72,9 +90,30 @@ ROWS = [
         numbers=by_hand(lambda k: 0.1 * (1 - math.exp(-(k + 1) / 100)))),
     Row("Ma & Yarats, untuned linear warm-up of Adam", "untuned_linear_warmup(0.1, beta2=0.99)",
         numbers=by_hand(lambda k: 0.1 * min(1, (k + 1) / 200))),
+    Row("google-research/bert, `create_optimizer(0.1, num_train_steps=100, num_warmup_steps=10)`",
+        "where(step < 10, linear_warmup(0.1, 10), polynomial_decay(0.1, 100, 0.0))",
+        remark="the decay runs under the warm-up: after it the rate jumps down to 0.09",
+        numbers=by_hand(bert)),
+    Row("nanoGPT get_lr, `(it + 1) / (warmup_iters + 1)`, then cosine",
+        "where(step < 10, linear_warmup(0.1, 11, first=1), warmup_cosine_decay(0.0, 0.1, 10, 100, 0.01))",
+        numbers=by_hand(karpathy)),
+    Row("detectron2 WarmupMultiStepLR, linear, `warmup_iters=10, warmup_factor=0.001`, milestones 50, 100",
+        "linear_warmup(1, 10, 0.001) * multi_step_decay(0.1, [50, 100])", numbers=by_hand(detectron2)),
+    Row("Adafactor's relative step, `min(1e-2, 1 / sqrt(t))` for t = 1, 2, ...",
+        "power_schedule(0.01, 1.0, 0.5, first=1)",
+        numbers=by_hand(lambda k: min(1e-2, 1 / math.sqrt(k + 1)), (0, 1, 9998, 9999, 10_000, 39_999, 10**6))),
+    Row("Adafactor's relative step with `warmup_init`, `min(1e-6 * t, 1 / sqrt(t))`",
+        "minimum(1e-6 * (step + 1), 1 / sqrt(step + 1))",
+        numbers=by_hand(lambda k: min(1e-6 * (k + 1), 1 / math.sqrt(k + 1)), (0, 1, 9998, 9999, 10_000, 10**6))),
+    Row("mmcv LrUpdaterHook, `warmup='constant', warmup_iters=5, warmup_ratio=0.01`",
+        "warmup(1, 5, 0.01, shape='constant') * 0.1",
+        numbers={0: 0.001, 1: 0.001, 4: 0.001, 5: 0.1, 6: 0.1, 100: 0.1}),
+    Row("mmcv LrUpdaterHook, `warmup='linear', warmup_iters=5, warmup_ratio=0.01`",
+        "warmup(1, 5, 0.01) * 0.1",
+        numbers=by_hand(lambda k: 0.1 * (1 - (1 - min(k / 5, 1)) * (1 - 0.01)))),
     Row("mmcv LrUpdaterHook, `warmup='exp', warmup_iters=5, warmup_ratio=0.01`",
-        "warmup(0.1, 5, 0.001, shape='exponential')",
-        remark="there it is a factor of the schedule: `warmup(1, 5, 0.01, shape='exponential') * schedule`",
+        "warmup(1, 5, 0.01, shape='exponential') * 0.1",
+        remark="a factor of the schedule, whichever that is; so are the two above",
         numbers=by_hand(lambda k: 0.1 * 0.01 ** max(1 - k / 5, 0))),
     Row("ildoonet GradualWarmupScheduler(optimizer, 1, 4)", "gradual_warmup(0.1, 1, 4)",
         remark="multiplier 1: from 0 to `lr`",

@@ -12,11 +12,11 @@ ROWS = [
     Row("constant(0.1)", "constant(0.1)"),
     Row(
         "constant_then(0.1, 10, decaying(0.2, 1e-2))",
-        "where(step < 10, 0.1, 0.2 / (1 + 1e-2 * step))",
+        "where(step < 10, 0.1, inverse_time_decay(0.2, 1, 1e-2))",
         remark="the second schedule is not at its own step 0; with `join` it would be",
     ),
-    Row("decaying(0.1, 1e-2)", "0.1 / (1 + 1e-2 * step)", range(400)),
-    Row("decaying(0.1, 1e-2, t=5.0)", "0.1 / (1 + 1e-2 * (step + 5))", range(400)),
+    Row("decaying(0.1, 1e-2)", "inverse_time_decay(0.1, 1, 1e-2)", range(400)),
+    Row("decaying(0.1, 1e-2, t=5.0)", "shift(inverse_time_decay(0.1, 1, 1e-2), -5)", range(400)),
     Row("compounding(1.0, 32.0, 1.05)", "exponential_decay(1.0, 1, 1.05, end_value=32.0)", range(400)),
     Row(
         "compounding(0.1, 0.001, 0.95)",

@@ -13,7 +13,11 @@ ROWS = [
     Row("get_constant_schedule(optimizer)", "constant(0.1)"),
     Row("get_constant_schedule_with_warmup(optimizer, 10)", "linear_warmup(0.1, 10)"),
     Row("get_constant_schedule_with_warmup(optimizer, 0)", "linear_warmup(0.1, 0)"),
-    Row("get_linear_schedule_with_warmup(optimizer, 10, 100)", "warmup_linear_decay(0.0, 0.1, 10, 100)"),
+    Row(
+        "get_linear_schedule_with_warmup(optimizer, 10, 100)",
+        "warmup_linear_decay(0.0, 0.1, 10, 100)",
+        remark="a warm-up as long as the whole, which there ends at 0 at once, is refused here",
+    ),
     Row("get_linear_schedule_with_warmup(optimizer, 0, 100)", "warmup_linear_decay(0.0, 0.1, 0, 100)"),
     Row("get_linear_schedule_with_warmup(optimizer, 1, 2)", "warmup_linear_decay(0.0, 0.1, 1, 2)"),
     Row(
