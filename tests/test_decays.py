@@ -162,13 +162,15 @@ def test_values_may_be_parameters() -> None:
         np.testing.assert_array_equal(make(one)(range(50)), make(1.0)(range(50)))
 
 
-@pytest.mark.parametrize(("periods", "alpha", "variance", "fall"), [(0.5, 0.0, 1.0, 0.55), (2.0, 0.3, 4.0, 1.5)])
+@pytest.mark.parametrize(
+    ("length", "periods", "alpha", "variance", "fall"), [(100, 0.5, 0.0, 1.0, 0.55), (4, 2.0, 0.3, 4.0, 1.5)]
+)
 def test_noise_has_the_mean_and_deviation_of_tensorflow(
-    periods: float, alpha: float, variance: float, fall: float
+    length: int, periods: float, alpha: float, variance: float, fall: float
 ) -> None:
     """Over seeds, at steps early, late and beyond: lr * cosine part * sqrt(variance / (1 + min(t, T)) ** fall)."""
-    length, count = 100, 3000
-    steps = np.array([0, 1, 7, 40, 60, 99, 100, 250])
+    count = 3000
+    steps = np.unique([0, 1, length // 3, length // 2, length - 1, length, length + 1, 3 * length])
     arguments = {"initial_variance": variance, "variance_decay": fall, "num_periods": periods, "alpha": alpha}
     seeds = np.array([
         schedules.noisy_linear_cosine_decay(0.1, length, **arguments, seed=seed)(steps) for seed in range(count)
@@ -179,8 +181,10 @@ def test_noise_has_the_mean_and_deviation_of_tensorflow(
     deviation = 0.1 * wave * np.sqrt(variance / (1 + time) ** fall)
     assert (np.abs(seeds.mean(axis=0) - mean) <= 5 * deviation / math.sqrt(count) + 1e-15).all()
     np.testing.assert_allclose(seeds.std(axis=0), deviation, rtol=5 / math.sqrt(2 * count), atol=1e-15)
-    standard = (seeds[:, :5] - mean[:5]) / deviation[:5]
-    assert np.abs(np.corrcoef(standard.T) - np.eye(5)).max() < 5 / math.sqrt(count), "steps are independent"
+    moving = seeds[:, deviation > 1e-9]
+    assert moving.shape[1] >= 4
+    others = np.corrcoef(moving.T) - np.eye(moving.shape[1])
+    assert np.abs(others).max() < 5 / math.sqrt(count), "steps are independent"
 
 
 def test_noise_is_the_same_in_every_run_and_another_under_another_seed() -> None:
