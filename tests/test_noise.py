@@ -1,34 +1,24 @@
 """Random numbers in schedules: known answers, moments, distributions, independence, the same bits in CUDA's text."""
 
-import ctypes
 import itertools
 import math
 import statistics
-import subprocess
 from typing import Any
 
+import host_evaluator
 import host_kernels
 import numba
 import numpy as np
 import pytest
+from cases import assert_same_bits
 
 from gpuadam import rounding, schedules
-from gpuadam.compiler import CLOCK, Output, Program
-from gpuadam.expressions import Expr
 from gpuadam.schedule_data import from_data, to_data
 from gpuadam.schedules import normal, step, uniform
 
 COUNT = 200_000
 SPLITMIX64 = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
 GOLDEN = 0x9E3779B97F4A7C15
-PROGRAM = """
-#include "program.cuh"
-extern "C" void run(const Instruction* code, int end, const double* values, const Clock* clocks, double* outputs,
-                    int count) {
-    static double stack[STACK_SIZE * EVALUATORS];
-    for (int i = 0; i < count; ++i) evaluate(code, 0, end, values, clocks[i], Stack{stack}, outputs + i);
-}
-"""
 
 
 def normal_cdf(x: Any) -> Any:
@@ -119,34 +109,9 @@ def test_noise_survives_a_round_trip_as_data() -> None:
     assert again(np.arange(99)).tolist() == schedule(np.arange(99)).tolist()
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    if host_kernels.COMPILER is None:
-        pytest.skip("g++ is not there")
-    folder = tmp_path_factory.mktemp("program")
-    (folder / "program.cpp").write_text(PROGRAM)
-    paths = ["-include", "cuda_host.hpp", f"-I{host_kernels.HOST}", f"-I{host_kernels.KERNELS}", "-DBLOCK=64"]
-    flags = [*host_kernels.OPTIONS, "-shared", "-fPIC", *paths]
-    target = folder / "program.so"
-    subprocess.run([host_kernels.COMPILER, *flags, folder / "program.cpp", "-o", target], check=True)
-    return ctypes.CDLL(str(target))
-
-
-def in_cuda(library: ctypes.CDLL, schedule: Expr, steps: Any) -> Any:
-    """The schedule evaluated by the text of program.cuh."""
-    program = Program()
-    section = program.add([Output("value", schedule)])
-    clocks, outputs = np.zeros(len(steps), CLOCK), np.zeros(len(steps))
-    clocks["step"] = steps
-    code, values = program.instructions(), program.values()
-    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (code, values, clocks, outputs)]
-    library.run(pointers[0], section.end, pointers[1], pointers[2], pointers[3], len(steps))
-    return outputs
-
-
-def test_the_same_bits_in_the_text_of_cuda(library: ctypes.CDLL) -> None:
+@pytest.mark.skipif(host_kernels.COMPILER is None, reason="g++ is not there to compile the kernels")
+def test_the_same_bits_in_the_text_of_cuda() -> None:
     steps = np.concatenate([np.arange(COUNT), 2**31 + np.arange(10), 2**40 + np.arange(10)])
     for schedule in (uniform(7, step), normal(-1.5, step), normal(step, 1e300 * step)):
-        ours, theirs = schedule(steps), in_cuda(library, schedule, steps)
-        assert (ours.view(np.int64) == theirs.view(np.int64)).all()
-    assert np.isnan(in_cuda(library, uniform(step / 0 * 0, 1), [1])).all()
+        assert_same_bits(schedule(steps), host_evaluator.sample(schedule, steps))
+    assert np.isnan(host_evaluator.sample(uniform(step / 0 * 0, 1), np.array([1]))).all()
