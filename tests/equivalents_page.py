@@ -1,7 +1,9 @@
 """docs/equivalents.md, made of the rows that the tests run: `python tests/equivalents_page.py` writes it."""
 
 import importlib
+import itertools
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,21 +29,21 @@ def homes(package: ModuleType) -> list[Any]:
     return sorted((home for home in found if hasattr(home, "ROWS")), key=lambda home: home.HOME.lower())
 
 
-def table(home: Any) -> str:
-    lines = [f"### {home.HOME}", "", "| there | here | remark |", "| --- | --- | --- |"]
-    for row in home.ROWS:
-        by_hand = bool(getattr(row, "numbers", None) or getattr(row, "reference", None))
-        there = f"`{row.there}`{' *' if by_hand else ''}".replace("|", "\\|")
-        lines.append(f"| {there} | `{row.here}` | {row.remark} |")
-    return "\n".join(lines) + "\n"
+def line(row: Any) -> str:
+    by_hand = bool(getattr(row, "numbers", None) or getattr(row, "reference", None))
+    there = row.there if "`" in row.there else f"`{row.there}`"
+    return f"| {there}{' *' if by_hand else ''} | `{row.here}` | {row.remark} |"
+
+
+def tables(package: ModuleType) -> Iterator[str]:
+    """A table for each home; several modules may share one."""
+    for home, modules in itertools.groupby(homes(package), key=lambda module: module.HOME):
+        lines = [line(row) for module in modules for row in module.ROWS]
+        yield "\n".join([f"### {home}", "", "| there | here | remark |", "| --- | --- | --- |", *lines, ""])
 
 
 def page() -> str:
-    parts = [HEAD, "## Schedules\n"]
-    parts += [table(home) for home in homes(equivalents)]
-    parts += ["## Optimizers\n"]
-    parts += [table(home) for home in homes(equivalent_optimizers)]
-    return "\n".join(parts)
+    return "\n".join([HEAD, "## Schedules\n", *tables(equivalents), "## Optimizers\n", *tables(equivalent_optimizers)])
 
 
 if __name__ == "__main__":

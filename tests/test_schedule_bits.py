@@ -10,7 +10,8 @@ from equivalents_page import homes
 
 pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="g++ is not there to compile the kernels")
 
-TEXTS = sorted({row.here for home in homes(equivalents) for row in home.ROWS})
+ROWS = [row for home in homes(equivalents) for row in home.ROWS]
+TEXTS = sorted({row.here for row in ROWS if "accumulator(" not in row.here})  # those need a clock that ticks: test_bits
 STEPS = np.concatenate([np.arange(100_000), 2**31 + np.arange(-2, 3), 2**40 + np.arange(-2, 3)])
 
 

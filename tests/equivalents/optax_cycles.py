@@ -7,7 +7,7 @@ import pytest
 
 from . import Row
 
-HOME = "optax (cycles)"
+HOME = "optax"
 CYCLES = (
     "[{'init_value': 0.0, 'peak_value': 0.1, 'warmup_steps': 5, 'decay_steps': 30}, "
     "{'init_value': 0.02, 'peak_value': 0.05, 'warmup_steps': 0, 'decay_steps': 45, 'end_value': 0.01}, "

@@ -8,7 +8,7 @@ import pytest
 
 from . import BASE, Row
 
-HOME = "PyTorch (cycles)"
+HOME = "PyTorch"
 MOMENTUM = "momentum of "  # in place of the learning rate
 OVERSHOOT = (
     "OneCycleLR's step `total_steps` overshoots (linear: below 0) and later ones raise; ours holds the last value"
