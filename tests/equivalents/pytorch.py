@@ -24,7 +24,7 @@ ROWS = [
         remark="A milestone that stands twice counts twice."),
     Row("ConstantLR(optimizer, factor=0.25, total_iters=5)",
         "piecewise_constant([5], [0.025, 0.1], boundary='right')"),
-    Row("ConstantLR(optimizer, factor=0.25, total_iters=0)", "constant(0.025)", remark="It never takes back the factor."),
+    Row("ConstantLR(optimizer, factor=0.25, total_iters=0)", "constant(0.025)", remark="The factor stays."),
     Row("LinearLR(optimizer, start_factor=0.25, total_iters=5)", "linear_warmup(0.1, 5, 0.025)"),
     Row("LinearLR(optimizer, start_factor=1.0, end_factor=0.2, total_iters=100)", "linear_decay(0.1, 100, 0.02)"),
     Row("LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=100)", "linear_decay(0.1, 100)"),
