@@ -1,6 +1,5 @@
 """Every schedule of Keras as one of ours: its numbers in double, or a refusal by name."""
 
-import doctest
 import inspect
 import os
 import re
@@ -76,9 +75,3 @@ def test_what_is_refused():
             TypeError, match=rf"schedule must be one of keras\.optimizers\.schedules, got {name}: write"
         ):
             as_schedule(schedule)
-
-
-def test_the_example_runs():
-    found = doctest.testmod(gpuadam.keras)
-    assert found.attempted > 1
-    assert found.failed == 0
