@@ -60,7 +60,7 @@ SAMPLED = [
     "LambdaLR(o, [lambda k: 0.95**k, lambda k: 1.0 + k % 3])",
     "MultiplicativeLR(o, lambda k: 1 - 0.5 / k)",
     "SequentialLR(o, [MultiplicativeLR(o, lambda k: 0.9), LambdaLR(o, lambda k: 0.9**k)], [50])",
-    "SequentialLR(o, [LambdaLR(o, lambda k: 0.9**k), MultiplicativeLR(o, lambda k: 0.9 + 0.1 / (k + 1))], [20])",
+    "SequentialLR(o, [LambdaLR(o, lambda k: 0.9**k), MultiplicativeLR(o, lambda k: 0.9 + 0.05 / (k + 1))], [20])",
     "CyclicLR(o, 0.01, 0.1, 8, scale_fn=lambda x: 1 / x)",
     "ChainedScheduler([LinearLR(o, 0.1, total_iters=10), CosineAnnealingLR(o, 60)])",
     "ChainedScheduler([ConstantLR(o, 0.1, 50), MultiplicativeLR(o, lambda k: 0.9)])",
