@@ -31,6 +31,7 @@ FLOORS = [
     {"inverse_roots", "stable_phases", "warmup_decays"},
     {"restarts"},
     {"schedules", "schedule_data", "rules"},
+    {"transformers_schedules"},
     {"adam_rules", "momentum_rules", "adaptive_rules", "sign_rules", "recipe"},
     {"adam_variant_rules", "formats", "hyperparameters"},
     {"slots", "groups"},
@@ -49,6 +50,9 @@ FLOORS = [
     {"optimizer"},
     {"algorithms", "adam_variants", "adaptive_algorithms", "momentum_algorithms", "packing", "grouping", "plateau"},
     {"__init__"},
+    {"keras", "thinc", "torch_formulas"},
+    {"torch_schedules"},
+    {"torch"},
     {"demo_network", "demo_picture"},
     {"demo", "doctor"},
     {"cli"},
@@ -94,7 +98,10 @@ def test_imports_go_down_the_floors():
         ("numba", {"jit", "access", "states", "reduction", "sweeps", "swaps", "cpu", "doctor"}),
         ("safetensors", {"checkpoint"}),
         ("ml_dtypes", {"checkpoint", "arrays"}),
-        ("torch", set()),
+        ("torch", {"torch_formulas", "torch_schedules"}),
+        ("keras", {"keras"}),
+        ("thinc", {"thinc"}),
+        ("transformers", set()),
         ("jax", set()),
     ],
 )
@@ -106,7 +113,8 @@ def test_who_imports_what(package, modules):
 def test_importing_the_package_needs_nothing_optional():
     code = (
         "import sys, gpuadam; "
-        "optional = 'cupy', 'torch', 'jax', 'ml_dtypes', 'safetensors', 'rich', 'matplotlib', 'sklearn'; "
+        "optional = ('cupy', 'torch', 'jax', 'keras', 'thinc', 'transformers', 'ml_dtypes', 'safetensors', 'rich', "
+        "'matplotlib', 'sklearn'); "
         "print([name for name in optional if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
