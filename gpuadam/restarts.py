@@ -2,7 +2,7 @@
 
 Where a cycle ends is found by an exact division, by addition or from a list, never by a logarithm. That, in double as
 in timm and in PyTorch's `step(epoch)`, is a step late at 7 of 26 restarts of 10 steps x 3, the first of them 1210; in
-float32, as in TensorFlow and Keras, at one of 1000 steps x 2, 8191000.
+float32, as in TensorFlow and Keras, at others, and which depends on their logarithm.
 """
 
 import math
