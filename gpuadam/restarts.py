@@ -158,8 +158,8 @@ def keras_adamw_weight_decay(
     >>> keras_adamw_weight_decay(0.01, 100)([0, 99])
     array([0.001, 0.   ])
     """
-    steps = read_number(total_iterations if total_iterations_wd is None else total_iterations_wd, "total_iterations_wd")
     eta = keras_adamw_eta(total_iterations, eta_min=eta_min, eta_max=eta_max, autorestart=autorestart)
+    steps = read_number(total_iterations if total_iterations_wd is None else total_iterations_wd, "total_iterations_wd")
     return read_value(weight_decay, "weight_decay") * math.sqrt(1 / steps) * eta
 
 

@@ -159,6 +159,8 @@ ARGUMENTS = {
 REFUSED = {
     "first must be 0 or 1, got 2": lambda: sgdr(0.1, 10, first=2),
     "total_iterations must be a whole number > 1, got 1": lambda: keras_adamw_eta(1),
+    "total_iterations must be a whole number > 1, got 1.5": lambda: keras_adamw_weight_decay(0.1, 1.5),
+    "total_iterations must be finite and > 0, got 0": lambda: keras_adamw_weight_decay(0.1, 0),
     "epochs must be a whole number up to 1,000,000, got 1000001": lambda: adamwr(0.1, 8, 32, epochs=1_000_001),
     "triangular_step must be > 0 and < 1, got 0": lambda: adamwr(0.1, 8, 32, epochs=9, triangular_step=0),
     "triangular_step must be > 0 and < 1, got 1": lambda: adamwr(0.1, 8, 32, epochs=9, triangular_step=1),
