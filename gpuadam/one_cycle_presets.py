@@ -130,18 +130,18 @@ def titu1994_one_cycle_momentum(total_steps: Number, *, end_percentage: Number =
     return against(high, low, [0, half, 2 * half])
 
 
-def _nachiket273_places(nb: Number, prcnt: Number, use_cosine: bool) -> list[float]:
-    half = _half(nb, 0.5 if use_cosine else _read_percentage(prcnt, "prcnt"))
-    return [0, half, nb] if use_cosine else [0, half, 2 * half, nb]
+def _nachiket273_places(total_steps: Number, prcnt: Number, use_cosine: bool) -> list[float]:
+    half = _half(total_steps, 0.5 if use_cosine else _read_percentage(prcnt, "prcnt"))
+    return [0, half, total_steps] if use_cosine else [0, half, 2 * half, total_steps]
 
 
 def nachiket273_one_cycle(
-    max_lr: Scalar, nb: Number, *, prcnt: Number = 10, div: Number = 10, use_cosine: bool = False
+    max_lr: Scalar, total_steps: Number, *, prcnt: Number = 10, div: Number = 10, use_cosine: bool = False
 ) -> Expr:
     """That of nachiket273/One_Cycle_Policy: its tail goes down by `div` once more, not by a hundred.
 
     Args:
-        nb: Steps in all.
+        total_steps: Steps in all.
         prcnt: Percentage of them that is the tail.
         div: `max_lr` over the first value, and that over the last.
         use_cosine: Up within a quarter of the steps and down to the first value within the others, without a tail.
@@ -152,11 +152,15 @@ def nachiket273_one_cycle(
     high, ratio = read_value(max_lr, "max_lr"), read_number(div, "div")
     low = high / ratio
     levels = [low, high, low] if use_cosine else [low, high, low, low / ratio]
-    return phases(levels, _nachiket273_places(nb, prcnt, use_cosine), "cosine" if use_cosine else "linear")
+    return phases(levels, _nachiket273_places(total_steps, prcnt, use_cosine), "cosine" if use_cosine else "linear")
 
 
 def nachiket273_one_cycle_momentum(
-    nb: Number, *, momentum_vals: tuple[Scalar, Scalar] = (0.95, 0.85), prcnt: Number = 10, use_cosine: bool = False
+    total_steps: Number,
+    *,
+    momentum_vals: tuple[Scalar, Scalar] = (0.95, 0.85),
+    prcnt: Number = 10,
+    use_cosine: bool = False,
 ) -> Expr:
     """The momentum of `nachiket273_one_cycle`, from the first of `momentum_vals` to the second and back.
 
@@ -165,4 +169,4 @@ def nachiket273_one_cycle_momentum(
     """
     require(len(momentum_vals) == 2, "momentum_vals", "two momenta, the higher one first", momentum_vals)
     high, low = read_momenta(*momentum_vals, ("momentum_vals[0]", "momentum_vals[1]"))
-    return against(high, low, _nachiket273_places(nb, prcnt, use_cosine), "cosine" if use_cosine else "linear")
+    return against(high, low, _nachiket273_places(total_steps, prcnt, use_cosine), "cosine" if use_cosine else "linear")
