@@ -1,19 +1,19 @@
 """The optimizer step of GPU arrays as one kernel launch, schedules included; the same bits on the CPU.
 
-`Adam`, `AdamW`, `NAdam`, `RAdam`, `QHAdam`, `Adamax`, `Adagrad`, `Adadelta`, `Lion`, `RMSprop`, `SGD` update arrays in
-place; `schedules` has what their hyperparameters may be, and `Recipe` what happens around the update: clipping,
-averages, mixed precision.
+`Adam`, `AdamW`, `NAdam`, `NadamW`, `RAdam`, `QHAdam`, `Adamax`, `Adagrad`, `Adadelta`, `Lion`, `RMSprop`, `SGD`, `SGDW`
+update arrays in place; `schedules` has what their hyperparameters may be, and `Recipe` what happens around the update:
+clipping, averages, mixed precision.
 """
 
 from . import schedules
 from .adam_variants import QHAdam, RAdam
 from .adaptive_algorithms import Adadelta, Adagrad, Adamax, Lion
-from .algorithms import Adam, AdamW, NAdam
+from .algorithms import Adam, AdamW, NAdam, NadamW
 from .checkpoint import CheckpointError
 from .cuda import unavailable_reason as cuda_unavailable_reason
 from .faults import ScheduleError
 from .grouping import group_by_name
-from .momentum_algorithms import SGD, RMSprop
+from .momentum_algorithms import SGD, SGDW, RMSprop
 from .optimizer import Optimizer
 from .packing import pack
 from .plateau import ReduceLROnPlateau
@@ -22,6 +22,7 @@ from .recipe import Recipe, ema_warmup
 __version__ = "0.1.0"
 __all__ = [
     "SGD",
+    "SGDW",
     "Adadelta",
     "Adagrad",
     "Adam",
@@ -30,6 +31,7 @@ __all__ = [
     "CheckpointError",
     "Lion",
     "NAdam",
+    "NadamW",
     "Optimizer",
     "QHAdam",
     "RAdam",

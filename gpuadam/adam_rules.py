@@ -17,6 +17,8 @@ from .rules import (
     weight_decays,
 )
 
+MomentumSchedule = Literal["dozat", "constant", "keras-adamw"]
+
 
 def denominator_coefficients(
     eps: Expr, correction: Expr, placement: EpsPlacement, is_corrected: bool = False
@@ -122,7 +124,12 @@ class NAdamOptions:
     decoupled_weight_decay: bool = False  # PyTorch's word for the decay "decoupled"
     maximize: bool = False
     eps_placement: EpsPlacement = "outside"
+    momentum_schedule: MomentumSchedule = "dozat"
     decay: Decay = "coupled"
+
+    @property
+    def placement(self) -> Decay:
+        return "decoupled" if self.decoupled_weight_decay and self.decay == "coupled" else self.decay
 
     def absent_states(self, h: Hyperparameters) -> frozenset[str]:
         return frozenset()
@@ -139,20 +146,32 @@ def nadam(param: Any, grad: Any, exp_avg: Any, exp_avg_sq: Any, c: Any) -> Any:
     return param, exp_avg, exp_avg_sq
 
 
-def nadam_coefficients(h: Hyperparameters, options: NAdamOptions) -> NAdamCoefficients:
-    """Coefficients of NAdam (Dozat 2016, Algorithm 2, with the momentum schedule of its section 3.1 as PyTorch has it).
+def lookahead(h: Hyperparameters, schedule: MomentumSchedule) -> tuple[Expr, Expr]:
+    """The factors of the gradient and of the first moment in what NAdam moves by, their biases corrected.
 
     mu_k = beta1 * (1 - 0.96**(k * momentum_decay) / 2); the bias of the first moment is 1 - mu_1 ... mu_k, and that of
     the momentum that looks ahead 1 - mu_1 ... mu_(k+1). Their product has no closed form, so it is an accumulator.
     """
+    if schedule == "constant":
+        now = h["beta1"]
+        return (1.0 - now) / bias_correction(now), now / bias_correction(now, updates + 1)
 
     def mu(k: Expr) -> Expr:
         return h["beta1"] * (1.0 - 0.5 * 0.96 ** (k * h["momentum_decay"]))
 
     now, ahead = mu(updates), mu(updates + 1)
     product = now * accumulator("mu_product", 1.0, lambda before: before * now)
-    is_decoupled = options.decoupled_weight_decay and options.decay == "coupled"
-    l2, decay = weight_decays(h, "decoupled" if is_decoupled else options.decay)
+    factor = ahead if schedule == "dozat" else now
+    return (1.0 - now) / (1.0 - product), factor / (1.0 - product * ahead)
+
+
+def nadam_coefficients(h: Hyperparameters, options: NAdamOptions) -> NAdamCoefficients:
+    """Coefficients of NAdam (Dozat 2016, Algorithm 2, with the momentum schedule of its section 3.1 as PyTorch has it).
+
+    optax has no momentum schedule; keras-adamw has mu_k where the others have mu_(k+1).
+    """
+    grad_part, exp_avg_part = lookahead(h, options.momentum_schedule)
+    l2, decay = weight_decays(h, options.placement)
     inside, factor, outside = denominator_coefficients(h["eps"], bias_correction(h["beta2"]), options.eps_placement)
     return NAdamCoefficients(
         grad_factor=-1.0 if options.maximize else 1.0,
@@ -163,8 +182,8 @@ def nadam_coefficients(h: Hyperparameters, options: NAdamOptions) -> NAdamCoeffi
         eps_inside=inside,
         denominator_factor=factor,
         eps_outside=outside,
-        grad_size=h["lr"] * (1.0 - now) / (1.0 - product),
-        exp_avg_size=h["lr"] * ahead / (1.0 - product * ahead),
+        grad_size=h["lr"] * grad_part,
+        exp_avg_size=h["lr"] * exp_avg_part,
     )
 
 

@@ -63,10 +63,8 @@ def radam_coefficients(h: Hyperparameters, options: RAdamOptions) -> AdamCoeffic
     if options.threshold < LOWEST_THRESHOLD:
         raise ValueError(f"threshold is {options.threshold!r}; allowed are numbers >= {LOWEST_THRESHOLD}")
     is_decoupled = options.decoupled_weight_decay and options.decay == "coupled"
-    adam_options = AdamOptions(False, options.maximize, options.eps_placement, options.decay)
-    if is_decoupled:
-        adam_options = AdamOptions(False, options.maximize, options.eps_placement, "decoupled")
-    plain = adam_coefficients(h, adam_options)
+    decay: Decay = "decoupled" if is_decoupled else options.decay
+    plain = adam_coefficients(h, AdamOptions(False, options.maximize, options.eps_placement, decay))
     rho, limit = length_of_average(h["beta2"]), 2.0 / (1.0 - h["beta2"]) - 1.0
     is_rectified = rho > options.threshold
     rectification = sqrt((rho - 4.0) * (rho - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * rho))

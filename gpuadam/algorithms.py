@@ -2,8 +2,9 @@
 
 from typing import Any, Literal, Unpack
 
-from .adam_rules import ADAM, NADAM, AdamOptions, NAdamOptions
+from .adam_rules import ADAM, NADAM, AdamOptions, MomentumSchedule, NAdamOptions
 from .expressions import Expr
+from .l1_rules import ADAM_L1, NADAM_L1, choose, normalised
 from .optimizer import Optimizer
 from .recipe import Recipe
 from .rules import Decay, EpsPlacement
@@ -32,6 +33,8 @@ class Adam(Optimizer):
             TensorFlow, thinc), "inside" the root (optax's eps_root).
         decay: "coupled": weight_decay * p joins the gradient (L2). "decoupled": p shrinks by lr * weight_decay.
             "scheduled": p shrinks by weight_decay, a schedule of its own.
+        l1_decay: The same with sign(p) in place of p (L1), >= 0, where sign(0) is 0; None leaves that out, for all
+            groups.
         recipe: What every optimizer takes: clipping, averages, formats, backend (`gpuadam.Recipe`).
 
     Raises:
@@ -57,11 +60,12 @@ class Adam(Optimizer):
         maximize: bool = False,
         eps_placement: EpsPlacement = "outside",
         decay: Decay = "coupled",
+        l1_decay: Hyperparameter | None = None,
         **recipe: Unpack[Recipe],
     ) -> None:
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         options = AdamOptions(amsgrad, maximize, eps_placement, decay)
-        super().__init__(params, ADAM, settings, options, recipe)
+        super().__init__(params, *choose(ADAM, ADAM_L1, settings, l1_decay), options, recipe)
 
 
 class AdamW(Adam):
@@ -92,6 +96,7 @@ class AdamW(Adam):
         maximize: bool = False,
         eps_placement: EpsPlacement = "outside",
         decay: Decay = "decoupled",
+        l1_decay: Hyperparameter | None = None,
         **recipe: Unpack[Recipe],
     ) -> None:
         super().__init__(
@@ -104,8 +109,42 @@ class AdamW(Adam):
             maximize=maximize,
             eps_placement=eps_placement,
             decay=decay,
+            l1_decay=l1_decay,
             **recipe,
         )
+
+    @classmethod
+    def keras_adamw(
+        cls,
+        params: Any,
+        learning_rate: Hyperparameter = 1e-3,
+        beta_1: Hyperparameter = 0.9,
+        beta_2: Hyperparameter = 0.999,
+        epsilon: Hyperparameter = 1e-7,
+        amsgrad: AMSGrad = False,
+        *,
+        total_iterations: int,
+        eta: Hyperparameter = 1.0,
+        l1: Hyperparameter | None = None,
+        l2: Hyperparameter = 0.0,
+        **keywords: Any,
+    ) -> "AdamW":
+        """`keras_adamw.AdamW`: p = p - eta * (step + sqrt(1 / total_iterations) * (l1 sign(p) + l2 p)), epsilon-hat.
+
+        Args:
+            total_iterations: Updates of the whole run, or of one restart, >= 2.
+            eta: What multiplies both lr and the decay: their eta_t, a schedule.
+            l1, l2: Decay as of a run of one update, and of all layers, of which they have a pair each.
+
+        >>> import numpy as np
+        >>> weight = np.array([1.0, -2.0, 0.0])
+        >>> optimizer = AdamW.keras_adamw([weight], total_iterations=4, l1=0.25, l2=0.5)
+        >>> optimizer.step([np.zeros(3)])
+        >>> weight
+        array([ 0.625, -1.375,  0.   ])
+        """
+        form = {"eps_placement": "hat", **normalised(eta, total_iterations, l1, l2), **keywords}
+        return cls(params, learning_rate * eta, (beta_1, beta_2), epsilon, amsgrad=amsgrad, **form)
 
 
 class NAdam(Optimizer):
@@ -123,7 +162,9 @@ class NAdam(Optimizer):
         momentum_decay: How fast mu grows, >= 0 (Keras: 1). P is the accumulator "mu_product" of each tensor.
         decoupled_weight_decay: PyTorch's name for `decay="decoupled"`.
         maximize: Ascend.
-        eps_placement, decay: As for `Adam`.
+        momentum_schedule: "dozat", "constant" (optax: mu is beta1, and momentum_decay is not read), or "keras-adamw"
+            (mu_k in place of mu_(k+1), but for P).
+        eps_placement, decay, l1_decay: As for `Adam`.
         recipe: As for `Adam`.
 
     Raises:
@@ -149,7 +190,9 @@ class NAdam(Optimizer):
         *,
         maximize: bool = False,
         eps_placement: EpsPlacement = "outside",
+        momentum_schedule: MomentumSchedule = "dozat",
         decay: Decay = "coupled",
+        l1_decay: Hyperparameter | None = None,
         **recipe: Unpack[Recipe],
     ) -> None:
         settings = {
@@ -159,5 +202,52 @@ class NAdam(Optimizer):
             "weight_decay": weight_decay,
             "momentum_decay": momentum_decay,
         }
-        options = NAdamOptions(decoupled_weight_decay, maximize, eps_placement, decay)
-        super().__init__(params, NADAM, settings, options, recipe)
+        options = NAdamOptions(decoupled_weight_decay, maximize, eps_placement, momentum_schedule, decay)
+        super().__init__(params, *choose(NADAM, NADAM_L1, settings, l1_decay), options, recipe)
+
+
+class NadamW(NAdam):
+    """NAdam with decoupled weight decay.
+
+    Args, Raises: As `NAdam`, with a default of 0.01 for `weight_decay`, and `decay="decoupled"`.
+
+    >>> import numpy as np
+    >>> weight = np.ones(1)
+    >>> NadamW([weight], lr=0.5, weight_decay=0.5).step([np.zeros(1)])
+    >>> weight
+    array([0.75])
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Hyperparameter = 2e-3,
+        betas: tuple[Hyperparameter, Hyperparameter] = (0.9, 0.999),
+        eps: Hyperparameter = 1e-8,
+        weight_decay: Hyperparameter = 1e-2,
+        momentum_decay: Hyperparameter = 4e-3,
+        *,
+        decay: Decay = "decoupled",
+        **keywords: Any,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, momentum_decay, decay=decay, **keywords)
+
+    @classmethod
+    def keras_adamw(
+        cls,
+        params: Any,
+        learning_rate: Hyperparameter = 1e-3,
+        beta_1: Hyperparameter = 0.9,
+        beta_2: Hyperparameter = 0.999,
+        epsilon: Hyperparameter = 1e-7,
+        *,
+        total_iterations: int,
+        eta: Hyperparameter = 1.0,
+        l1: Hyperparameter | None = None,
+        l2: Hyperparameter = 0.0,
+        **keywords: Any,
+    ) -> "NadamW":
+        """`keras_adamw.NadamW`: the decay of `AdamW.keras_adamw`, epsilon inside the root, mu_k for mu_(k+1)."""
+        own = {"eps_placement": "inside", "momentum_schedule": "keras-adamw"}
+        form = {**own, **normalised(eta, total_iterations, l1, l2), **keywords}
+        return cls(params, learning_rate * eta, (beta_1, beta_2), epsilon, **form)

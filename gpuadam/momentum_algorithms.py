@@ -4,6 +4,7 @@ from typing import Any, Literal, Unpack
 
 from . import momentum_rules
 from .expressions import Expr
+from .l1_rules import SGD_L1, choose, normalised
 from .momentum_rules import LrPlacement, RMSpropOptions, SGDOptions
 from .optimizer import Optimizer
 from .recipe import Recipe
@@ -28,8 +29,7 @@ class SGD(Optimizer):
         maximize: Ascend.
         lr_placement: "outside" the momentum buffer (PyTorch, optax) or "inside" (the paper, TensorFlow, Keras:
             b = momentum b + lr g, p = p - b). They differ as soon as lr changes.
-        decay: As for `Adam`.
-        recipe: As for `Adam`.
+        decay, l1_decay, recipe: As for `Adam`.
 
     Raises:
         TypeError, ValueError: An argument or array is not allowed; the message names it.
@@ -55,11 +55,57 @@ class SGD(Optimizer):
         maximize: bool = False,
         lr_placement: LrPlacement = "outside",
         decay: Decay = "coupled",
+        l1_decay: Hyperparameter | None = None,
         **recipe: Unpack[Recipe],
     ) -> None:
         settings = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
         options = SGDOptions(nesterov, maximize, lr_placement, decay)
-        super().__init__(params, momentum_rules.SGD, settings, options, recipe)
+        super().__init__(params, *choose(momentum_rules.SGD, SGD_L1, settings, l1_decay), options, recipe)
+
+
+class SGDW(SGD):
+    """SGD with decoupled weight decay: p = p - lr * weight_decay * p first (Loshchilov & Hutter 2019, Algorithm 1).
+
+    Args, Raises: As `SGD`, with `decay="decoupled"`; the paper's own decay, without lr, is `decay="scheduled"`.
+
+    >>> import numpy as np
+    >>> weight = np.ones(1)
+    >>> SGDW([weight], lr=0.5, weight_decay=0.5).step([np.zeros(1)])
+    >>> weight
+    array([0.75])
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Hyperparameter = 1e-3,
+        momentum: Hyperparameter = 0.0,
+        dampening: Hyperparameter = 0.0,
+        weight_decay: Hyperparameter = 0.0,
+        nesterov: bool = False,
+        *,
+        decay: Decay = "decoupled",
+        **keywords: Any,
+    ) -> None:
+        super().__init__(params, lr, momentum, dampening, weight_decay, nesterov, decay=decay, **keywords)
+
+    @classmethod
+    def keras_adamw(
+        cls,
+        params: Any,
+        learning_rate: Hyperparameter = 1e-2,
+        momentum: Hyperparameter = 0.0,
+        nesterov: bool = False,
+        *,
+        total_iterations: int,
+        eta: Hyperparameter = 1.0,
+        l1: Hyperparameter | None = None,
+        l2: Hyperparameter = 0.0,
+        **keywords: Any,
+    ) -> "SGDW":
+        """`keras_adamw.SGDW`: the decay of `AdamW.keras_adamw`, lr inside the momentum buffer."""
+        form = {"lr_placement": "inside", **normalised(eta, total_iterations, l1, l2), **keywords}
+        return cls(params, learning_rate * eta, momentum, nesterov=nesterov, **form)
 
 
 class RMSprop(Optimizer):

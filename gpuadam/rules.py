@@ -39,21 +39,22 @@ FRACTION = Range(0.0, math.nextafter(1.0, 0.0), "a number >= 0 and < 1")
 SHARE = Range(0.0, 1.0, "a number from 0 to 1")
 
 
-def bias_correction(beta: Expr) -> Expr:
+def bias_correction(beta: Expr, count: Expr = updates) -> Expr:
     """1 - beta**k after k updates (Kingma & Ba 2015, Algorithm 1), without the cancellation of the naive form."""
-    return -expm1(updates * log1p(beta - 1.0))
+    return -expm1(count * log1p(beta - 1.0))
 
 
-def weight_decays(h: Hyperparameters, decay: Decay) -> tuple[Expr, Expr]:
+def weight_decays(h: Hyperparameters, decay: Decay, name: str = "weight_decay") -> tuple[Expr, Expr]:
     """The factor of the parameter in the gradient (coupled: L2), and the one that shrinks it directly.
 
     Decoupled decay is lr * weight_decay (PyTorch, Keras, optax); a scheduled one is weight_decay as it stands, a
-    schedule of its own (Loshchilov & Hutter 2019, Algorithm 2, where it is eta * lambda).
+    schedule of its own (Loshchilov & Hutter 2019, Algorithm 2, where it is eta * lambda). Those of `l1_decay` are
+    factors of the parameter's sign.
     """
     none = as_expr(0.0)
     if decay == "coupled":
-        return h["weight_decay"], none
-    return none, h["lr"] * h["weight_decay"] if decay == "decoupled" else h["weight_decay"]
+        return h[name], none
+    return none, h["lr"] * h[name] if decay == "decoupled" else h[name]
 
 
 @inlined

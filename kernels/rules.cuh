@@ -163,3 +163,41 @@ struct lion {
         param = param - with_sign_of(step_size, update, zero);
     }
 };
+
+template <typename T>
+struct adam_l1 : adam<T> {
+    T l1, shrink, zero;
+
+    template <typename Maximum>
+    __device__ __forceinline__ void update(T& param, T grad, T& exp_avg, T& exp_avg_sq, Maximum& max_exp_avg_sq) const {
+        const T shrunk = with_sign_of(shrink, param, zero);
+        grad = grad + with_sign_of(l1, param, zero);
+        adam<T>::update(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq);
+        param = param - shrunk;
+    }
+};
+
+template <typename T>
+struct nadam_l1 : nadam<T> {
+    T l1, shrink, zero;
+
+    __device__ __forceinline__ void update(T& param, T grad, T& exp_avg, T& exp_avg_sq, Absent) const {
+        const T shrunk = with_sign_of(shrink, param, zero);
+        grad = grad + with_sign_of(l1, param, zero);
+        nadam<T>::update(param, grad, exp_avg, exp_avg_sq, Absent{});
+        param = param - shrunk;
+    }
+};
+
+template <typename T>
+struct sgd_l1 : sgd<T> {
+    T l1, shrink, zero;
+
+    template <typename Buffer>
+    __device__ __forceinline__ void update(T& param, T grad, Buffer& momentum_buffer, Absent, Absent) const {
+        const T shrunk = with_sign_of(shrink, param, zero);
+        grad = grad + with_sign_of(l1, param, zero);
+        sgd<T>::update(param, grad, momentum_buffer, Absent{}, Absent{});
+        param = param - shrunk;
+    }
+};

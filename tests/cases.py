@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import cases_adaptive
 import numpy as np
@@ -10,8 +10,8 @@ import oracle
 import oracle_momentum
 
 import gpuadam
-from gpuadam import adam_rules, adam_variant_rules, adaptive_rules, momentum_rules, schedules, sign_rules
-from gpuadam.rules import Rule
+from gpuadam import adam_rules, adam_variant_rules, adaptive_rules, l1_rules, momentum_rules, schedules, sign_rules
+from gpuadam.rules import Decay, Rule
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,10 @@ def _adam() -> list[Case]:
     for amsgrad, place in itertools.product((False, "raw", "corrected"), ("outside", "hat", "inside")):
         options = {"amsgrad": amsgrad, "eps_placement": place, "eps": 1e-3, "betas": (0.8, 0.95)}
         cases.append(Case(f"adam-{amsgrad}-{place}", gpuadam.Adam, oracle.adam, options))
-    for decay, maximize in itertools.product(("coupled", "decoupled", "scheduled"), (False, True)):
+    for decay, maximize in itertools.product(get_args(Decay), (False, True)):
         options = {"decay": decay, "maximize": maximize, "weight_decay": 0.05}
         cases.append(Case(f"adam-{decay}-{maximize}", gpuadam.Adam, oracle.adam, options))
+        cases.append(Case(f"adam_l1-{decay}-{maximize}", gpuadam.Adam, oracle.adam, options | {"l1_decay": 0.03}))
     defaults = {"weight_decay": 0.01, "decay": "decoupled"}
     return [*cases, Case("adamw", gpuadam.AdamW, oracle.adam, defaults)]
 
@@ -68,13 +69,14 @@ def _nadam() -> list[Case]:
     options = [
         {"momentum_decay": 4e-3},
         *({"eps_placement": place} for place in ("outside", "hat", "inside")),
-        *({"weight_decay": 0.05, "decay": decay} for decay in ("coupled", "decoupled", "scheduled")),
+        *({"weight_decay": 0.05, "decay": decay} for decay in get_args(Decay)),
         {"weight_decay": 0.05, "decoupled_weight_decay": True, "maximize": True},
+        {"momentum_schedule": "constant", "eps_placement": "hat"},
+        {"momentum_schedule": "keras-adamw", "eps_placement": "inside"},
     ]
-    return [
-        Case("nadam-" + "-".join(map(str, own.values())), gpuadam.NAdam, oracle_momentum.nadam, {**every, **own})
-        for own in options
-    ]
+    cases = [("nadam-" + "-".join(map(str, own.values())), own) for own in options]
+    cases += [(f"nadam_l1-{decay}", {"l1_decay": 0.03, "decay": decay}) for decay in get_args(Decay)]
+    return [Case(name, gpuadam.NAdam, oracle_momentum.nadam, {**every, **own}) for name, own in cases]
 
 
 def _sgd() -> list[Case]:
@@ -85,11 +87,12 @@ def _sgd() -> list[Case]:
         options = {"momentum": momentum, "dampening": dampening, "nesterov": nesterov, "lr_placement": lr_place}
         name = f"sgd-{momentum}-{dampening}-{'nesterov' if nesterov else 'plain'}-{lr_place}"
         cases.append(Case(name, gpuadam.SGD, oracle_momentum.sgd, options))
-    for momentum, decay, maximize in itertools.product(
-        (0.0, 0.9), ("coupled", "decoupled", "scheduled"), (False, True)
-    ):
+    for momentum, decay, maximize in itertools.product((0.0, 0.9), get_args(Decay), (False, True)):
         options = {"momentum": momentum, "decay": decay, "maximize": maximize, "weight_decay": 0.05}
         cases.append(Case(f"sgd-{momentum}-{decay}-{maximize}", gpuadam.SGD, oracle_momentum.sgd, options))
+    for decay in get_args(Decay):
+        options = {"decay": decay, "l1_decay": 0.03, "momentum": 0.9, "lr_placement": "inside"}
+        cases.append(Case(f"sgd_l1-{decay}", gpuadam.SGD, oracle_momentum.sgd, options))
     return cases
 
 
@@ -99,7 +102,7 @@ CASES = ADAM + NADAM + RMSPROP + SGD + ADAPTIVE
 IDS = [case.name for case in CASES]
 RULES = {
     rule.name: rule
-    for module in (adam_rules, momentum_rules, adam_variant_rules, adaptive_rules, sign_rules)
+    for module in (adam_rules, momentum_rules, l1_rules, adam_variant_rules, adaptive_rules, sign_rules)
     for rule in vars(module).values()
     if isinstance(rule, Rule)
 }

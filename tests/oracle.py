@@ -52,13 +52,16 @@ def _correction(beta: float, k: int) -> float:
     return 1.0 if beta == 0.0 else -math.expm1(k * math.log(beta))
 
 
-def _decay(p: np.ndarray, g: np.ndarray, wd: float, lr: float, decay: str) -> tuple[np.ndarray, np.ndarray]:
+def _decay(
+    p: np.ndarray, g: np.ndarray, wd: float, lr: float, decay: str, l1: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Weight decay ahead of the step: "coupled" L2, or Loshchilov & Hutter 2019: "decoupled" PyTorch's and Keras'
-    p - lr wd p, "scheduled" the paper's p - eta_t wd p, with wd the schedule."""
+    p - lr wd p, "scheduled" the paper's p - eta_t wd p, with wd the schedule.  keras-adamw adds l1 sign(p) to wd p."""
     _require(decay in ("coupled", "decoupled", "scheduled"))
+    pull = wd * p + l1 * np.sign(p)
     if decay == "coupled":
-        return p, g + wd * p
-    return p - (wd * lr if decay == "decoupled" else wd) * p, g
+        return p, g + pull
+    return p - (lr if decay == "decoupled" else 1.0) * pull, g
 
 
 def _adam_direction(m: np.ndarray, v: np.ndarray, c1: float, c2: float, eps: float, placement: str) -> np.ndarray:
@@ -74,7 +77,7 @@ def _adam_direction(m: np.ndarray, v: np.ndarray, c1: float, c2: float, eps: flo
 
 def adam(params: np.ndarray, grads_per_step: Gradients, *, lr: Scalar, betas: tuple[Scalar, Scalar] = (0.9, 0.999),
          eps: Scalar = 1e-8, weight_decay: Scalar = 0.0, amsgrad: bool | str = False, maximize: bool = False,
-         eps_placement: str = "outside", decay: str = "coupled") -> Result:  # fmt: skip
+         eps_placement: str = "outside", decay: str = "coupled", l1_decay: Scalar = 0.0) -> Result:  # fmt: skip
     """Adam (Kingma & Ba 2015), AMSGrad (Reddi et al. 2018; maximum of v "raw" as PyTorch and Keras, or of the
     "corrected" v as optax), AdamW (Loshchilov & Hutter 2019).  A gradient of None lets the parameter rest."""
     _require(amsgrad in (False, "raw", "corrected"))
@@ -82,7 +85,7 @@ def adam(params: np.ndarray, grads_per_step: Gradients, *, lr: Scalar, betas: tu
     m, v, v_max = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
     for t, k, g in _steps(grads_per_step, maximize):
         rate, b1, b2, e = (_value(s, t) for s in (lr, betas[0], betas[1], eps))
-        p, g = _decay(p, g, _value(weight_decay, t), rate, decay)
+        p, g = _decay(p, g, _value(weight_decay, t), rate, decay, _value(l1_decay, t))
         m = m + (1.0 - b1) * (g - m)
         v = v + (1.0 - b2) * (g * g - v)
         c1, c2 = _correction(b1, k), _correction(b2, k)

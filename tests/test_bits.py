@@ -193,7 +193,7 @@ def test_any_values_shapes_and_options(data, monkeypatch):
     assert_equal_runs(found)
 
 
-FAULTS = {  # one operation in another order is all it takes; RAdam, whose first steps are large, wants more
+FAULTS = {  # one operation in another order is all it takes, or a coefficient more
     "adam": ("step_size * (exp_avg / denominator)", "step_size * exp_avg / denominator"),
     "nadam": (
         "sqrt(exp_avg_sq + eps_inside) * denominator_factor",
@@ -201,6 +201,9 @@ FAULTS = {  # one operation in another order is all it takes; RAdam, whose first
     ),
     "sgd": ("undamped * update;", "undamped * lr_inside * grad;"),
     "rmsprop": ("lr_inside * (grad / (sqrt(", "lr_inside * grad / ((sqrt("),
+    "adam_l1": (" adam<T>::update(param, grad,", " adam<T>::update(param, grad + l1,"),
+    "nadam_l1": (" nadam<T>::update(param, grad,", " nadam<T>::update(param, grad + l1,"),
+    "sgd_l1": ("sgd<T>::update(param, grad,", "sgd<T>::update(param, grad + l1,"),
     "radam": ("sqrt(second + eps_inside) * denominator_factor", "sqrt(second + eps_inside) / denominator_factor"),
     "qhadam": ("square_share * square +", "square_share * grad * grad +"),
     "adamax": ("step_size * (exp_avg / (exp_inf", "step_size * exp_avg / ((exp_inf"),

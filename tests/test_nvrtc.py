@@ -40,9 +40,10 @@ class Compiled(NamedTuple):
 
 def plain_kinds() -> Iterator[Specialisation]:
     """Every kernel without recipe: rules, formats, and the states that options leave out."""
-    absent = {"adam": [(), (2,)], "nadam": [()], "rmsprop": [(), (1,), (2,), (1, 2)], "sgd": [(), (0,)]}
+    absent = {"adam": [(), (2,)], "rmsprop": [(), (1,), (2,), (1, 2)], "sgd": [(), (0,)], "radam": [(2,)]}
+    absent |= {"adam_l1": [(2,)], "sgd_l1": [()]}  # as they stand in the cases
     for name, form in itertools.product(RULES, ("float32", "float64")):
-        for left_out in absent[name]:
+        for left_out in absent.get(name, [()]):
             states = tuple(None if i in left_out else form for i in range(len(RULES[name].states)))
             yield Specialisation(RULES[name], form, form, states)
 
@@ -172,7 +173,9 @@ def registers(code: str) -> int:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("name", [ADAMW.name, "nadam_float32_exp_avg_exp_avg_sq", "sgd_float32_momentum_buffer"])
+@pytest.mark.parametrize(
+    "name", [ADAMW.name, "nadam_float32_exp_avg_exp_avg_sq", "sgd_float32_momentum_buffer", "lion_float32_exp_avg"]
+)
 def test_the_machine_code_of_the_common_kernels(name, architecture, compiled):
     """At most 64 registers, and each array in 128-bit global accesses in the main loop."""
     code, states = compiled[name, architecture].code, dict(KERNELS[name].macros)

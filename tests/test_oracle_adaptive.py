@@ -1,4 +1,7 @@
-"""The oracle's RAdam, QHAdam, Adamax, Adagrad, Adadelta, Lion, against PyTorch, optax and Keras, and by hand."""
+"""The oracle's RAdam, QHAdam, Adamax, Adagrad, Adadelta, Lion, against PyTorch, optax and Keras, and by hand.
+
+Its NAdam too, against optax and Keras.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 import oracle
 import oracle_adaptive
+import oracle_momentum
 import pytest
 from test_oracle import FIXED, GRADS, MOVING, PARAM, assert_same, at
 
@@ -130,10 +134,15 @@ def optax_forms(optax: Any) -> Iterator[tuple[Any, Any]]:
     inside = {"eps": 0.01, "eps_placement": "inside", "initial_accumulator_value": 0.3}
     yield optax.adagrad(0.02, 0.3, 0.01), (new.adagrad, {"lr": 0.02, **inside})
     yield optax.adadelta(0.02, rho=0.8, eps=0.01), (new.adadelta, {"lr": 0.02, "rho": 0.8, "eps": 0.01})
+    constant = {**betas, "eps": 0.01, "momentum_schedule": "constant"}
+    yield optax.nadam(0.02, **pair, eps=0.01), (oracle_momentum.nadam, constant)
+    root = {"weight_decay": 0.1, "eps_placement": "inside", "decay": "decoupled"}
+    theirs = optax.nadamw(0.02, **pair, eps=0.0, eps_root=0.01, weight_decay=0.1)
+    yield theirs, (oracle_momentum.nadam, {**constant, **root})
     yield optax.lion(0.02, **pair, weight_decay=0.1), (new.lion, {**betas, "weight_decay": 0.1})
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(9))
 def test_against_optax(optax: Any, number: int) -> None:
     theirs, (reference, settings) = list(optax_forms(optax))[number]
     ours, expected = reference(PARAM, WHOLE, **settings).param, run_optax(theirs)
@@ -150,10 +159,12 @@ KERAS = {
         {"eps_placement": "inside", "initial_accumulator_value": 0.3},
     ),
     "Adadelta": (oracle_adaptive.adadelta, {"rho": 0.8, "epsilon": 0.01}, {"rho": 0.8}),
+    "Nadam": (oracle_momentum.nadam, {"beta_1": 0.8, "beta_2": 0.95, "epsilon": 0.01}, {"momentum_decay": 1.0}),
     "Lion": (oracle_adaptive.lion, {"beta_1": 0.8, "beta_2": 0.95}, {}),
 }
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras' own, from NumPy 2
 @pytest.mark.parametrize("weight_decay", [None, 0.1])
 @pytest.mark.parametrize("name", KERAS)
 def test_against_keras(keras: Any, name: str, weight_decay: float | None) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import oracle
 import oracle_adaptive
 import pytest
-from cases import ADAPTIVE, LR, ORACLE_LR, gradients, parameters
+from cases import ADAPTIVE, LR, NADAM, ORACLE_LR, gradients, parameters
 from test_rules import TOLERANCE, compare, error
 
 import gpuadam
@@ -97,6 +97,17 @@ def test_adagrad_of_keras():
     for grad in grads:
         optimizer.step([grad])
     assert error(param, expected.param) < TOLERANCE[np.float64]
+
+
+@pytest.mark.parametrize("case", [c for c in NADAM if "momentum_schedule" in c.options], ids=lambda case: case.name)
+def test_momentum_schedules_are_told_apart(case):
+    grads, param = gradients(STEPS, 30, np.float64), parameters(30, np.float64)
+    optimizer = case.optimizer([param])
+    for grad in grads:
+        optimizer.step([grad])
+    for other in {"dozat", "constant", "keras-adamw"} - {case.options["momentum_schedule"]}:
+        wrong = case.oracle(parameters(30, np.float64), grads, momentum_schedule=other).param
+        assert error(param, wrong) > 1e8 * TOLERANCE[np.float64]
 
 
 def test_the_state_of_one_rule_is_not_taken_for_that_of_another():

@@ -33,7 +33,7 @@ FLOORS = [
     {"schedules", "schedule_data", "rules"},
     {"transformers_schedules"},
     {"adam_rules", "momentum_rules", "adaptive_rules", "sign_rules", "recipe"},
-    {"adam_variant_rules", "formats", "hyperparameters"},
+    {"adam_variant_rules", "l1_rules", "formats", "hyperparameters"},
     {"slots", "groups"},
     {"coefficients", "tables"},
     {"cohorts", "scalars", "nvrtc", "access"},
@@ -196,11 +196,17 @@ def test_the_coefficients_of_the_recipe_follow_those_of_the_rule():
     assert recipe.RecipeCoefficients._fields[-1] == "clip_norm"
 
 
+def coefficients_of(struct: str) -> list[str]:
+    """The fields of a struct in rules.cuh, those of the one that it extends first."""
+    found = re.search(rf"struct {struct}(?: : (\w+)<T>)? \{{\s*T (.*?);", nvrtc.sources()["rules.cuh"], re.DOTALL)
+    return (coefficients_of(found[1]) if found[1] else []) + [name.strip() for name in found[2].split(",")]
+
+
 @pytest.mark.parametrize("rule", cases.RULES.values(), ids=lambda rule: rule.name)
 def test_every_rule_has_all_that_it_needs(rule):
     text = nvrtc.sources()["rules.cuh"]
-    body = re.search(rf"struct {rule.element.__name__} \{{(.*?)\n\}};", text, re.DOTALL)[1]
-    fields = [name.strip() for name in re.match(r"\s*T (.*?);", body, re.DOTALL)[1].split(",")]
+    body = re.search(rf"struct {rule.element.__name__}(?: : \w+<T>)? \{{(.*?)\n\}};", text, re.DOTALL)[1]
+    fields = coefficients_of(rule.element.__name__)
     assert fields == list(rule.row._fields), "rules.cuh lists the coefficients in another order"
     parameters = re.search(r"void update\((.*?)\) const", body, re.DOTALL)[1]
     names = [part.split()[-1].lstrip("&") for part in parameters.split(",") if part.strip() != "Absent"]
