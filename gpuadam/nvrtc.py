@@ -16,6 +16,7 @@ from typing import Any
 from .formats import FORMATS, Specialisation, is_8_bit
 
 BLOCK = 256  # threads of a block: eight warps, each on a chunk of its own
+MEASURE_BLOCKS = 2  # of them an SM is to hold at once: a thread then has 128 registers, for its sums too
 OPTIONS = ("--std=c++17", "-default-device", "-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
 
 
@@ -50,6 +51,13 @@ REDUCE = Kernel("reduce", "reduce.cu")
 def step_kernel(kind: Specialisation) -> Kernel:
     macros = {**kind.macros(), "RESIDENT": str(resident_blocks(kind))}
     return Kernel(kind.name, "step.cu", tuple(macros.items()))
+
+
+def measure_kernel(kind: Specialisation) -> Kernel:
+    """The norms of weights and updates, of which trust ratios come."""
+    kind = kind.measured()
+    macros = {**kind.macros(), "KERNEL": f"measure_{kind.name}", "RESIDENT": str(MEASURE_BLOCKS)}
+    return Kernel(macros["KERNEL"], "measure.cu", tuple(macros.items()))
 
 
 def swap_kernel(kind: Specialisation) -> Kernel:

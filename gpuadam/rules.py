@@ -78,6 +78,9 @@ class Rule:
         coefficients: (hyperparameters, options) -> the coefficients, as expressions.
         row: The named tuple of the coefficients; the first is the factor of the gradient, which the walk applies.
         nonnegative: States that are never negative.
+        measure: Of rules whose step depends on norms of whole tensors, what `element` goes along: (param, grad,
+            *states, coefficients) -> (update, *states). The second and the third coefficient are then the size of the
+            step, which the ratio of the norms of parameter and update multiplies, and the largest such ratio (0: 1).
     """
 
     element: Callable[..., Any]
@@ -87,6 +90,7 @@ class Rule:
     coefficients: Callable[[Hyperparameters, Any], Any]
     row: type[tuple[Any, ...]]
     nonnegative: frozenset[str] = frozenset()
+    measure: Callable[..., Any] | None = None
 
     @property
     def name(self) -> str:
@@ -97,9 +101,9 @@ class Rule:
         return float(getattr(options, f"initial_{state}", 0.0))
 
 
-def with_all_states(rule: Rule) -> Any:
-    """The element function of a rule, taking and giving as many states as any rule may have."""
-    element, count = rule.element, len(rule.states)
+def with_all_states(rule: Rule, element: Any) -> Any:
+    """A function of a rule for one element, taking and giving as many states as any rule may have."""
+    count = len(rule.states)
     absent = (None,) * (RULE_STATES - count)
 
     @inlined

@@ -1,5 +1,5 @@
-// Rules: what one optimizer does to one element (twin of adam_rules.py and momentum_rules.py: same names, same
-// operations, same order).
+// Rules: what one optimizer does to one element (twin of adam_rules.py, momentum_rules.py and layerwise_rules.py: same
+// names, same operations, same order).
 //
 // A rule is a struct of its coefficients, in the order in which Python lists them, and `update` for one element.
 // Options (epsilon, decay, maximize, ...) are values of coefficients, never branches; a state that the options leave
@@ -8,6 +8,11 @@
 #pragma once
 
 #include "formats.cuh"
+
+// Whether a rule is measured: its `direction` is what `update` goes along, and the norms of whole tensors of that and
+// of the weights say how far. Then the second and the third coefficient are those of tables.cuh.
+template <template <typename> class Rule>
+constexpr bool is_measured = false;
 
 template <typename T>
 struct adam {
@@ -88,3 +93,20 @@ struct rmsprop {
         param = param - lr_outside * update;
     }
 };
+
+template <typename T>
+struct lamb {
+    T grad_factor, step_size, trust_limit, weight1, weight2, mean_factor, denominator_factor, eps, weight_decay;
+
+    __device__ __forceinline__ T direction(T param, T grad, T& exp_avg, T& exp_avg_sq, Absent) const {
+        exp_avg = exp_avg + weight1 * (grad - exp_avg);
+        exp_avg_sq = exp_avg_sq + weight2 * (grad * grad - exp_avg_sq);
+        const T denominator = sqrt(exp_avg_sq) * denominator_factor + eps;
+        return exp_avg * mean_factor / denominator + weight_decay * param;
+    }
+    __device__ __forceinline__ void update(T& param, T grad, T& exp_avg, T& exp_avg_sq, Absent) const {
+        param = param - step_size * direction(param, grad, exp_avg, exp_avg_sq, Absent{});
+    }
+};
+template <>
+constexpr bool is_measured<lamb> = true;

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import oracle
+import oracle_lamb
 import oracle_momentum
 
 import gpuadam
-from gpuadam import adam_rules, momentum_rules, schedules
+from gpuadam import adam_rules, layerwise_rules, momentum_rules, schedules
 from gpuadam.rules import Rule
 
 
@@ -92,12 +93,28 @@ def _sgd() -> list[Case]:
     return cases
 
 
+def _lamb() -> list[Case]:
+    every = {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.05}
+    options = [
+        {},
+        {"weight_decay": 0.0},
+        {"weight_decay": 0.0, "always_adapt": False},
+        {"bias_correction": False, "maximize": True},
+        {"trust_clip": 1.5, "always_adapt": False},
+    ]
+    return [
+        Case("lamb-" + "-".join(map(str, own.values())), gpuadam.LAMB, oracle_lamb.lamb, {**every, **own})
+        for own in options
+    ]
+
+
 ADAM, NADAM, RMSPROP, SGD = _adam(), _nadam(), _rmsprop(), _sgd()
-CASES = ADAM + NADAM + RMSPROP + SGD
+LAMB = _lamb()
+CASES = ADAM + NADAM + RMSPROP + SGD + LAMB
 IDS = [case.name for case in CASES]
 RULES = {
     rule.name: rule
-    for module in (adam_rules, momentum_rules)
+    for module in (adam_rules, momentum_rules, layerwise_rules)
     for rule in vars(module).values()
     if isinstance(rule, Rule)
 }

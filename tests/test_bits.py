@@ -4,7 +4,7 @@ import host_backend
 import host_kernels
 import numpy as np
 import pytest
-from cases import ADAM, CASES, IDS, LR, NADAM, RMSPROP, RULES, SGD, assert_same_bits, gradients, parameters
+from cases import ADAM, CASES, IDS, LAMB, LR, NADAM, RMSPROP, RULES, SGD, assert_same_bits, gradients, parameters
 from host_backend import optimizer_on
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -201,12 +201,13 @@ FAULTS = {  # one operation in another order is all it takes
     ),
     "sgd": ("undamped * update;", "undamped * lr_inside * grad;"),
     "rmsprop": ("lr_inside * (grad / (sqrt(", "lr_inside * grad / ((sqrt("),
+    "lamb": ("exp_avg * mean_factor / denominator", "exp_avg / denominator * mean_factor"),
 }
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_fault_planted_in_the_cuda_source_is_seen(rule, monkeypatch):
-    case = {"adam": ADAM[-1], "nadam": NADAM[0], "rmsprop": RMSPROP[1], "sgd": SGD[5]}[rule]
+    case = {"adam": ADAM[-1], "nadam": NADAM[0], "rmsprop": RMSPROP[1], "sgd": SGD[5], "lamb": LAMB[0]}[rule]
     monkeypatch.setattr(host_backend, "PATCH", host_kernels.planted("rules.cuh", *FAULTS[rule]))
     with pytest.raises(AssertionError, match="differ, first at"):
         assert_equal_runs(trajectories(monkeypatch, case.optimizer, [70, 1030], np.float32))

@@ -40,7 +40,7 @@ class Compiled(NamedTuple):
 
 def plain_kinds() -> Iterator[Specialisation]:
     """Every kernel without recipe: rules, formats, and the states that options leave out."""
-    absent = {"adam": [(), (2,)], "nadam": [()], "rmsprop": [(), (1,), (2,), (1, 2)], "sgd": [(), (0,)]}
+    absent = {"adam": [(), (2,)], "nadam": [()], "rmsprop": [(), (1,), (2,), (1, 2)], "sgd": [(), (0,)], "lamb": [()]}
     for name, form in itertools.product(RULES, ("float32", "float64")):
         for left_out in absent[name]:
             states = tuple(None if i in left_out else form for i in range(len(RULES[name].states)))
