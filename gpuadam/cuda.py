@@ -23,10 +23,10 @@ from .cuda_memory import (  # noqa: F401 (a backend has these)
 )  # fmt: skip
 from .nvrtc import (
     BLOCK,
-    MEASURE_BLOCKS,
     REDUCE,
     Kernel,
     cubin_path,
+    measure_blocks,
     measure_kernel,
     resident_blocks,
     step_kernel,
@@ -127,7 +127,7 @@ class Tables:
             share = self._share(batch.first, batch.count, processors * resident_blocks(kind))
             self._launches.append((load_kernel(step_kernel(kind), number), *share))
             if kind.rule.measure:
-                share = self._share(batch.first, batch.count, processors * MEASURE_BLOCKS)
+                share = self._share(batch.first, batch.count, processors * measure_blocks(kind))
                 self._sums.append((load_kernel(measure_kernel(kind), number), *share))
         for _, _, launch in self._launches:
             launch["blocks"] = sum(grid for _, grid, _ in self._launches)
