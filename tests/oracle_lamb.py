@@ -12,9 +12,9 @@ from oracle import Gradients, Result, Scalar, _adam_direction, _correction, _ste
 
 
 def trust_ratio(weight: np.ndarray, update: np.ndarray, clip: float) -> float:
-    """|p| / |u|, at most `clip`; 1 where one of the norms is 0."""
-    norms = [math.sqrt(math.fsum(x * x for x in array.ravel().tolist())) for array in (weight, update)]
-    return min(norms[0] / norms[1], clip) if all(norms) else 1.0
+    """|p| / |u|, at most `clip`; 1 where one of the norms is not above 0, as in timm, where NaN is not either."""
+    p_norm, u_norm = (math.sqrt(math.fsum(x * x for x in array.ravel().tolist())) for array in (weight, update))
+    return min(p_norm / u_norm, clip) if p_norm > 0 and u_norm > 0 else 1.0
 
 
 def lamb(params: np.ndarray, grads_per_step: Gradients, *, lr: Scalar, betas: tuple[Scalar, Scalar] = (0.9, 0.999),
