@@ -1,8 +1,7 @@
 """The optimizer step of GPU arrays as one kernel launch, schedules included; the same bits on the CPU.
 
-`Adam`, `AdamW`, `NAdam`, `NadamW`, `RAdam`, `QHAdam`, `Adamax`, `Adagrad`, `Adadelta`, `Lion`, `RMSprop`, `SGD`, `SGDW`
-update arrays in place; `schedules` has what their hyperparameters may be, and `Recipe` what happens around the update:
-clipping, averages, mixed precision.
+The optimizers, `Adam` to `SGD`, update arrays in place; `schedules` has what their hyperparameters may be, and `Recipe`
+what happens around the update: clipping, averages, mixed precision.
 """
 
 from . import schedules
@@ -13,6 +12,7 @@ from .checkpoint import CheckpointError
 from .cuda import unavailable_reason as cuda_unavailable_reason
 from .faults import ScheduleError
 from .grouping import group_by_name
+from .layerwise_algorithms import LAMB
 from .momentum_algorithms import SGD, SGDW, RMSprop
 from .optimizer import Optimizer
 from .packing import pack
@@ -21,6 +21,7 @@ from .recipe import Recipe, ema_warmup
 
 __version__ = "0.1.0"
 __all__ = [
+    "LAMB",
     "SGD",
     "SGDW",
     "Adadelta",

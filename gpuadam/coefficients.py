@@ -44,7 +44,8 @@ def read_row(rule: Rule, group: Group, row: Any) -> dict[str, float]:
 
 def warn_of_flips(rule: Rule, group: Group, row: Any) -> None:
     """Say so if a decoupled decay takes more than there is."""
-    decay = row[row_fields(rule).index("decay")]
+    fields = row_fields(rule)
+    decay = row[fields.index("decay")] if "decay" in fields else 0.0
     if decay > 1:
         text = (
             f"weight decay takes {decay:.3g} times the parameters of group {group.index} a step: it flips their signs"

@@ -11,8 +11,6 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .access import UNKNOWN, read_scalar, table_at
-from .compiler import CLOCK, ROW
 from .cpu_memory import (  # noqa: F401 (a backend has these)
     copy_of,
     copy_values,
@@ -23,25 +21,13 @@ from .cpu_memory import (  # noqa: F401 (a backend has these)
     view_of,
 )
 from .formats import FORMATS
-from .jit import compiled, inlined
-from .program import INSTRUCTION, STACK_SIZE, VALID, evaluate
+from .jit import compiled
+from .measures import fold_tensors, make_measure
 from .reduction import fold_scopes, sum_spans, sum_spans_parallel
+from .steps import clear_gradients, finish, must_skip, prepare
 from .swaps import make_swap
 from .sweeps import make_sweep
-from .tables import (
-    CHUNK,
-    CHUNK_ROW,
-    COHORT,
-    LAUNCH,
-    PROGRESS,
-    REVISION,
-    SCALARS,
-    TENSOR,
-    Batch,
-    Verdict,
-    sorted_spans,
-    with_room,
-)
+from .tables import CHUNK, LAUNCH, Batch, Verdict, sorted_spans, with_room
 
 CHUNK_COST = 128  # elements that could be updated in the time that it takes to begin a chunk
 SERIAL_ELEMENTS = 32_768  # below this many elements a second thread costs more than it brings
@@ -72,86 +58,6 @@ def sweep_parallel(function: int, launch: int, bounds: Any) -> None:
         call_sweep(function, launch, bounds[thread], bounds[thread + 1])
 
 
-@inlined
-def evaluate_rows(launch: Any) -> None:
-    """Put out every cohort's row and note the first that is out of range."""
-    revision = table_at(launch.revision, 1, REVISION)[0]
-    progress = table_at(launch.progress, 1, PROGRESS)[0]
-    cohorts = table_at(launch.cohorts, revision.cohort_count, COHORT)
-    clocks = table_at(launch.clocks, revision.cohort_count, CLOCK)
-    rows = table_at(launch.rows, revision.cohort_count * ROW, np.float64)
-    values = table_at(launch.values, UNKNOWN, np.float64)
-    program = table_at(launch.program, UNKNOWN, INSTRUCTION)
-    stack = np.empty(STACK_SIZE)
-    progress.fault_cohort = VALID
-    for i in range(revision.cohort_count):
-        begin, end = np.int64(cohorts[i].evaluate_begin), np.int64(cohorts[i].evaluate_end)
-        fault = evaluate(program, begin, end, values, clocks[i], stack, rows[i * ROW : (i + 1) * ROW])
-        if fault != VALID and progress.fault_cohort == VALID:
-            progress.fault_cohort = i
-            progress.fault_index = fault
-    progress.prepared = revision.number
-
-
-@compiled()
-def prepare(launch_address: int) -> bool:
-    """Evaluate the rows if the host has changed something. Returns whether the step must be held."""
-    launch = table_at(launch_address, 1, LAUNCH)[0]
-    progress = table_at(launch.progress, 1, PROGRESS)[0]
-    if progress.prepared != table_at(launch.revision, 1, REVISION)[0].number:
-        evaluate_rows(launch)
-    return progress.fault_cohort != VALID  # type: ignore[no-any-return]
-
-
-@compiled()
-def must_skip(launch_address: int) -> tuple[bool, bool]:
-    """Whether the gradients forbid this step, and whether by their sums; if so it is counted as skipped."""
-    launch = table_at(launch_address, 1, LAUNCH)[0]
-    scalars = table_at(launch.scalars, 1, SCALARS)[0]
-    progress = table_at(launch.progress, 1, PROGRESS)[0]
-    is_found = read_scalar(scalars.found_inf_at, scalars.found_inf_is_double, scalars.found_inf) != 0.0
-    overflows = scalars.skips_nonfinite != 0 and progress.nonfinite != 0
-    progress.nonfinite = 0
-    progress.skipped += is_found or overflows
-    progress.overflowed += overflows
-    return is_found or overflows, overflows
-
-
-@compiled()
-def finish(launch_address: int) -> None:
-    """Tick the clocks and put out the rows of the next step: what the last block does on a GPU."""
-    launch = table_at(launch_address, 1, LAUNCH)[0]
-    count = table_at(launch.revision, 1, REVISION)[0].cohort_count
-    cohorts = table_at(launch.cohorts, count, COHORT)
-    clocks = table_at(launch.clocks, count, CLOCK)
-    values = table_at(launch.values, UNKNOWN, np.float64)
-    program = table_at(launch.program, UNKNOWN, INSTRUCTION)
-    stack, following = np.empty(STACK_SIZE), np.empty(ROW)
-    for i in range(count):
-        if cohorts[i].counts:
-            begin, end = np.int64(cohorts[i].evaluate_end), np.int64(cohorts[i].advance_end)
-            evaluate(program, begin, end, values, clocks[i], stack, following)
-            for j in range(cohorts[i].accumulators):
-                clocks[i].accumulators[j] = following[j]
-            clocks[i].updates += 1
-        clocks[i].step += cohorts[i].ticks
-    evaluate_rows(launch)
-
-
-@compiled()
-def clear_gradients(launch_address: int, begin: int, end: int, size: int) -> None:
-    """Leave the gradients of rows [begin, end) of the chunk table zero; an element has `size` bytes."""
-    launch = table_at(launch_address, 1, LAUNCH)[0]
-    chunks = table_at(launch.chunks, end, CHUNK_ROW)
-    tensors = table_at(launch.tensors, UNKNOWN, TENSOR)
-    for row in range(begin, end):
-        tensor, first = tensors[chunks[row].tensor], np.int64(chunks[row].index) * CHUNK
-        if tensor.grad != 0:
-            grads = table_at(tensor.grad + np.uint64(first * size), CHUNK * size, np.uint8)
-            for i in range(min(CHUNK, tensor.numel - first) * size):
-                grads[i] = 0
-
-
 class Work:
     """How the elements of some rows of the chunk table are shared among threads."""
 
@@ -179,19 +85,30 @@ class Sweep:
     """The update of one batch, shared among threads by its elements."""
 
     def __init__(self, batch: Batch, tables: dict[str, npt.NDArray[Any]]) -> None:
-        self._function = make_sweep(batch.specialisation).address
+        kind = batch.specialisation
+        self._function = make_sweep(kind).address
+        self._measure = make_measure(kind.measured()).address if kind.rule.measure else 0
         self._first, self._count = batch.first, batch.count
         self._grad_size = FORMATS[batch.specialisation.grad].storage.itemsize
         self._kind = batch.specialisation
         self._work = Work(tables, batch.first, batch.count)
 
+    def measure(self, launch: int) -> None:
+        """The trust ratios of its tensors, where the rule asks for them."""
+        if self._measure:
+            self._share(self._measure, launch)
+            fold_tensors(launch, self._first, self._first + self._count)
+
     def run(self, launch: int) -> None:
+        self._share(self._function, launch)
+
+    def _share(self, function: int, launch: int) -> None:
         bounds = self._work.bounds()
         if bounds is None:
-            sweep_serial(self._function, launch, self._first, self._count)
+            sweep_serial(function, launch, self._first, self._count)
             return
         with _parallel_lock:
-            sweep_parallel(self._function, launch, bounds)
+            sweep_parallel(function, launch, bounds)
 
     def skip(self, launch: int) -> None:
         """What even a step that is skipped does."""
@@ -273,6 +190,8 @@ class Tables:
                 sweep.skip(self._address)
             return Verdict.OVERFLOWED if overflows else Verdict.SKIPPED
         self.is_half_done = True
+        for sweep in self._sweeps:
+            sweep.measure(self._address)
         for sweep in self._sweeps:
             sweep.run(self._address)
         finish(self._address)

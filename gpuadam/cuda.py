@@ -21,7 +21,17 @@ from .cuda_memory import (  # noqa: F401 (a backend has these)
     to_host,
     view_of,
 )  # fmt: skip
-from .nvrtc import BLOCK, REDUCE, Kernel, cubin_path, resident_blocks, step_kernel, swap_kernel
+from .nvrtc import (
+    BLOCK,
+    REDUCE,
+    Kernel,
+    cubin_path,
+    measure_blocks,
+    measure_kernel,
+    resident_blocks,
+    step_kernel,
+    swap_kernel,
+)
 from .program import VALID
 from .tables import LAUNCH, PROGRESS, TABLES, Batch, Verdict, sorted_spans
 
@@ -108,17 +118,19 @@ class Tables:
         """Make ready the launches over the chunks as they are sorted now."""
         processors, number = self._device.attributes["MultiProcessorCount"], self._device.id
         self._batches = batches
-        self._launches = []
-        for batch in batches:
-            kernel = load_kernel(step_kernel(batch.specialisation), number)
-            most = processors * resident_blocks(batch.specialisation)
-            self._launches.append((kernel, *self._share(batch.first, batch.count, most)))
-        for _, _, launch in self._launches:
-            launch["blocks"] = sum(grid for _, grid, _ in self._launches)
-        self._sums = []
+        self._sums, self._launches = [], []
         if self._rows["scopes"]:
             share = self._share(0, self._rows["chunks"], 4 * processors)
             self._sums.append((load_kernel(REDUCE, number), *share))
+        for batch in batches:
+            kind = batch.specialisation
+            share = self._share(batch.first, batch.count, processors * resident_blocks(kind))
+            self._launches.append((load_kernel(step_kernel(kind), number), *share))
+            if kind.rule.measure:
+                share = self._share(batch.first, batch.count, processors * measure_blocks(kind))
+                self._sums.append((load_kernel(measure_kernel(kind), number), *share))
+        for _, _, launch in self._launches:
+            launch["blocks"] = sum(grid for _, grid, _ in self._launches)
 
     def _share(self, first: int, count: int, most: int) -> tuple[int, npt.NDArray[Any]]:
         """Grid and argument of a launch over some rows of the chunk table, with so many blocks at most."""
@@ -227,7 +239,7 @@ class Tables:
 
     def reset(self, progress: npt.NDArray[Any]) -> None:
         """Forget a step that was interrupted: the state that is being loaded replaces what it left."""
-        for name in ("span_tickets", "scope_tickets"):
+        for name in ("span_tickets", "scope_tickets", "part_tickets", "trust_tickets"):
             self.upload(name, 0, np.zeros(self._rows[name], np.uint32))
         self.upload("progress", 0, progress)
         self._seen, self._is_looking = progress.copy(), False

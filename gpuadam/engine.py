@@ -69,9 +69,8 @@ class Engine:
         batches, chunks = make_batches(self.kinds or [tensors.default_kind()], tensors.numels() or [0])
         rows = tensors.rows(tensors.binding, self.cohorts.of)
         cohort_rows = self.cohort_rows(self.cohorts, self.program)
-        tables = make_tables(
-            rows, chunks, cohort_rows, clocks, self.program, self.scalars, progress, tensors.scope_count
-        )
+        counts = tensors.scope_count, self.defaults.rule.measure is not None
+        tables = make_tables(rows, chunks, cohort_rows, clocks, self.program, self.scalars, progress, *counts)
         self.room = {name: len(tables[name]) for name in ("program", "values")}
         is_watchful = self.defaults.policy.nonfinite == "raise"
         self.tables: Any = self.backend.Tables(tables, batches, tensors.device()[1], is_watchful)

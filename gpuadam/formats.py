@@ -129,6 +129,10 @@ class Specialisation:
         states = (None,) * len(self.states)
         return replace(self, grad=self.param, states=states, rounding="nearest", zero_grads=False)
 
+    def measured(self) -> "Specialisation":
+        """What the norms of weights and updates depend on."""
+        return replace(self, rounding="nearest", ema=False, zero_grads=False)
+
     @property
     def all_states(self) -> tuple[str | None, ...]:
         """The formats of as many states as a rule may have."""

@@ -52,6 +52,13 @@ def step_kernel(kind: Specialisation) -> Kernel:
     return Kernel(kind.name, "step.cu", tuple(macros.items()))
 
 
+def measure_kernel(kind: Specialisation) -> Kernel:
+    """The norms of weights and updates, of which trust ratios come."""
+    kind = kind.measured()
+    macros = {**kind.macros(), "KERNEL": f"measure_{kind.name}", "RESIDENT": str(measure_blocks(kind))}
+    return Kernel(macros["KERNEL"], "measure.cu", tuple(macros.items()))
+
+
 def swap_kernel(kind: Specialisation) -> Kernel:
     """The exchange of weights and averages, which knows no rule."""
     name = "_".join(["swap", kind.param, *([f"master_{kind.companion}"] if kind.companion else [])])
@@ -59,16 +66,31 @@ def swap_kernel(kind: Specialisation) -> Kernel:
     return Kernel(name, "swap.cu", (("KERNEL", name), *((key, macros[key]) for key in ("PARAM", "COMPANION"))))
 
 
+def forms_of(kind: Specialisation) -> list[str]:
+    return [kind.param, kind.grad, *(form for form in kind.states if form)]
+
+
+def granule_of(kind: Specialisation) -> int:
+    """Elements that a lane takes at once, as granules.cuh has it; a master, which halves it, left out."""
+    forms = forms_of(kind)
+    return 8 if any(map(is_8_bit, forms)) else min(16 // FORMATS[form].storage.itemsize for form in forms)
+
+
 def resident_blocks(kind: Specialisation) -> int:
     """Blocks that an SM is to hold at once, by what a thread must hold: 64, 80 or 128 registers are then its own."""
-    forms = [kind.param, kind.grad, *(form for form in kind.states if form)]
-    granule = 8 if any(map(is_8_bit, forms)) else min(16 // FORMATS[form].storage.itemsize for form in forms)
+    forms, granule = forms_of(kind), granule_of(kind)
     arrays = len(forms) + bool(kind.companion) + kind.ema
     values = granule * arrays + len(kind.rule.row._fields)  # type: ignore[attr-defined]
     if kind.param == "float64" or granule == 8 or values > 40:
         return 2
     computes_more = kind.draws or "float16" in forms  # random bits and conversions have registers of their own
     return 4 if values <= 26 and not computes_more else 3
+
+
+def measure_blocks(kind: Specialisation) -> int:
+    """The same of measuring, where a thread holds 16 sums in double, too."""
+    takes_8 = any(map(is_8_bit, kind.states)) or (granule_of(kind) == 8 and kind.companion != "float32")
+    return 1 if takes_8 and kind.companion else 2
 
 
 def options(kernel: Kernel, architecture: int) -> tuple[str, ...]:

@@ -86,6 +86,9 @@ class Rule:
         row: The named tuple of the coefficients; the first is the factor of the gradient, which the walk applies.
         nonnegative: States that are never negative.
         own_name: Its name, if that of its element function is another rule's.
+        measure: Of rules whose step depends on norms of whole tensors, what `element` goes along: (param, grad,
+            *states, coefficients) -> (update, *states). The second and the third coefficient are then the size of the
+            step, which the ratio of the norms of parameter and update multiplies, and the largest such ratio (0: 1).
     """
 
     element: Callable[..., Any]
@@ -96,6 +99,7 @@ class Rule:
     row: type[tuple[Any, ...]]
     nonnegative: frozenset[str] = frozenset()
     own_name: str = ""
+    measure: Callable[..., Any] | None = None
 
     @property
     def name(self) -> str:
@@ -106,9 +110,9 @@ class Rule:
         return float(getattr(options, f"initial_{state}", 0.0))
 
 
-def with_all_states(rule: Rule) -> Any:
-    """The element function of a rule, taking and giving as many states as any rule may have."""
-    element, count = rule.element, len(rule.states)
+def with_all_states(rule: Rule, element: Any) -> Any:
+    """A function of a rule for one element, taking and giving as many states as any rule may have."""
+    count = len(rule.states)
     absent = (None,) * (RULE_STATES - count)
 
     @inlined

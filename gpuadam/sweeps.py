@@ -1,4 +1,4 @@
-"""The walk over elements, compiled by Numba once a specialisation (twin of step.cu).
+"""The walk over elements, compiled by Numba once a specialisation (twin of step.cu and walk.cuh).
 
 load weight, gradient, states -> scale and clip the gradient -> rule -> average -> store
 """
@@ -18,7 +18,7 @@ from .jit import inlined, kept
 from .rounding import chunk_key, remainder_high, remainder_join, remainder_low
 from .rules import with_all_states
 from .states import make_buffer, make_draws, make_states
-from .tables import CHUNK, CHUNK_ROW, LAUNCH, SCALARS, TENSOR
+from .tables import CHUNK, CHUNK_ROW, LAUNCH, SCALARS, STEP_SIZE, TENSOR
 
 sweep_type = types.void(types.int64, types.int64, types.int64)
 
@@ -70,9 +70,28 @@ def make_average(kind: Specialisation) -> tuple[Any, Any]:
     return FORMATS[kind.compute].storage, average
 
 
+@inlined
+def scaled_and_clipped(grad: Any, factor: Any, clip: Any) -> Any:
+    """The gradient as the rule sees it: in the scale of the loss itself, and clipped."""
+    grad = grad * factor
+    grad = clip if grad > clip else grad
+    return -clip if grad < -clip else grad
+
+
+@inlined
+def round_row(launch: Any, tensor: Any, trust: float, rounded: Any) -> None:
+    """The coefficients for a tensor, in the rule's type; `trust`: its trust ratio, or 1."""
+    rows = table_at(launch.rows, UNKNOWN, np.float64)
+    own = tensor.cohort * ROW
+    for i in range(len(rounded)):
+        rounded[i] = rows[own + i]
+    rounded[0] = rows[own] * gradient_factor(launch, tensor, rows[own + len(rounded)])
+    rounded[STEP_SIZE] = rows[own + STEP_SIZE] * trust
+
+
 def make_update(kind: Specialisation) -> Any:
     """The update of elements [first, first + count) of a tensor; the twin of update_chunk in step.cu."""
-    element, zero_grads = with_all_states(kind.rule), kind.zero_grads
+    element, zero_grads = with_all_states(kind.rule, kind.rule.element), kind.zero_grads
     param_dtype, grad_dtype = FORMATS[kind.param].storage, FORMATS[kind.grad].storage
     companion_dtype = COMPANION_STORAGE[kind.companion]
     compute: Any = FORMATS[kind.compute].storage.type
@@ -92,9 +111,7 @@ def make_update(kind: Specialisation) -> Any:
         states0, states1, states2 = open_states(tensor, first, count, buffers)
         stream, stream0, stream1, stream2 = streams(key)
         for i in range(count):
-            grad = compute(grad_value(grads[i])) * c.grad_factor
-            grad = clip if grad > clip else grad
-            grad = -clip if grad < -clip else grad
+            grad = scaled_and_clipped(compute(grad_value(grads[i])), c.grad_factor, clip)
             weight = read_weight(params[i], load(companions, i))
             new = element(weight, grad, value0(load(states0, i)), value1(load(states1, i)), value2(load(states2, i)), c)
             param, companion = write_weight(new[0], bits(stream, i))
@@ -132,12 +149,13 @@ def make_sweep(kind: Specialisation) -> Any:
     row_type, compute = kind.rule.row, FORMATS[kind.compute].storage
     size: int = len(row_type._fields)  # type: ignore[attr-defined]
     by_chunk, new_buffer, chunk_key_of = kind.draws, make_buffer(kind), make_chunk_key(kind)
+    is_measured = kind.rule.measure is not None
 
     def sweep(launch_address: int, begin: int, end: int) -> None:
         launch = table_at(launch_address, 1, LAUNCH)[0]
         chunks = table_at(launch.chunks, end, CHUNK_ROW)
         tensors = table_at(launch.tensors, UNKNOWN, TENSOR)
-        rows = table_at(launch.rows, UNKNOWN, np.float64)
+        trusts = table_at(launch.trusts, UNKNOWN, np.float64)
         buffers = new_buffer(), new_buffer(), new_buffer()
         rounded = np.empty(size + 2, compute)
         row = begin
@@ -150,10 +168,7 @@ def make_sweep(kind: Specialisation) -> Any:
             count = min((np.int64(chunks[row].index) + 1) * CHUNK, tensor.numel) - first
             row += 1
             if tensor.grad != 0:
-                own = tensor.cohort * ROW
-                for i in range(size + 2):
-                    rounded[i] = rows[own + i]
-                rounded[0] = rows[own] * gradient_factor(launch, tensor, rows[own + size + 2])
+                round_row(launch, tensor, trusts[head.tensor] if is_measured else 1.0, rounded)
                 c = row_type(*to_fixed_tuple(rounded, size))
                 recipe = rounded[size], rounded[size + 1]
                 update(tensor, first, count, c, recipe, chunk_key_of(launch, tensor, head), buffers)

@@ -22,6 +22,8 @@ MINIMUM_ROOM = 4096  # instructions and doubles that a program may grow to in pl
 CHUNK = 1024  # elements of one row of the chunk table
 SPAN = 256  # chunks whose sums are folded at once
 NO_SCOPE = -1
+STEP_SIZE = 1  # place of the coefficient that the trust ratio multiplies,
+TRUST_LIMIT = 2  # and of the largest ratio, or 0: 1 is the ratio. Rules that are measured have them
 WIDE = 16  # bytes of the widest access
 
 TENSOR = np.dtype(
@@ -38,7 +40,7 @@ TENSOR = np.dtype(
         ("wide", np.int32),
     ]
 )
-CHUNK_ROW = np.dtype([("tensor", np.int32), ("index", np.int32), ("span", np.int32), ("unused", np.int32)])
+CHUNK_ROW = np.dtype([("tensor", np.int32), ("index", np.int32), ("span", np.int32), ("part", np.int32)])
 SPAN_ROW = np.dtype([("first", np.int32), ("count", np.int32), ("scope", np.int32), ("unused", np.int32)])
 SCOPE = np.dtype([("first", np.int32), ("count", np.int32)])
 COHORT = np.dtype(
@@ -95,6 +97,11 @@ TABLES = {
     "norms": np.dtype(np.float64),
     "span_tickets": np.dtype(np.uint32),
     "scope_tickets": np.dtype(np.uint32),
+    "chunk_norms": np.dtype((np.float64, (2,))),
+    "part_norms": np.dtype((np.float64, (2,))),
+    "trusts": np.dtype(np.float64),
+    "part_tickets": np.dtype(np.uint32),
+    "trust_tickets": np.dtype(np.uint32),
 }
 LAUNCH = np.dtype(
     [
@@ -155,7 +162,9 @@ def make_batches(specialisations: Sequence[Specialisation], numels: Sequence[int
         tables.append(rows)
         first += len(rows)
     kept = [batch for batch in batches if batch.count] or batches[:1]
-    return kept, np.concatenate(tables) if tables else np.empty(0, CHUNK_ROW)
+    chunks = np.concatenate(tables) if tables else np.empty(0, CHUNK_ROW)
+    chunks["part"] = np.cumsum(chunks["index"] % SPAN == 0) - 1
+    return kept, chunks
 
 
 def new_progress() -> Table:
@@ -210,6 +219,7 @@ def make_tables(
     scalars: Table,
     progress: Table,
     scope_count: int,
+    is_measured: bool = False,
 ) -> dict[str, Table]:
     """All tables of an optimizer as they stand before its first step."""
     most_cohorts = len(cohorts) + len(tensors)
@@ -236,4 +246,17 @@ def make_tables(
         "norms": np.zeros(scope_count),
         "span_tickets": np.zeros(most_spans, np.uint32),
         "scope_tickets": np.zeros(scope_count, np.uint32),
+        **measure_tables(chunks if is_measured else chunks[:0], len(tensors) if is_measured else 0),
+    }
+
+
+def measure_tables(chunks: Table, tensor_count: int) -> dict[str, Table]:
+    """Where the norms of weights and updates are summed, and the trust ratios that come of them."""
+    parts = int(chunks["part"].max(initial=-1)) + 1
+    return {
+        "chunk_norms": np.zeros((len(chunks), 2)),
+        "part_norms": np.zeros((parts, 2)),
+        "trusts": np.ones(tensor_count),
+        "part_tickets": np.zeros(parts, np.uint32),
+        "trust_tickets": np.zeros(tensor_count, np.uint32),
     }

@@ -15,6 +15,11 @@ __device__ __forceinline__ T with_sign_of(T size, T value, T zero) {
     return value > zero ? size : (value < zero ? -size : value);
 }
 
+// Whether a rule is measured: its `direction` is what `update` goes along, and the norms of whole tensors of that and
+// of the weights say how far. Then the second and the third coefficient are those of tables.cuh.
+template <template <typename> class Rule>
+constexpr bool is_measured = false;
+
 template <typename T>
 struct adam {
     T grad_factor, l2, decay, weight1, weight2, candidate_factor, eps_inside, denominator_factor, eps_outside,
@@ -201,3 +206,20 @@ struct sgd_l1 : sgd<T> {
         param = param - shrunk;
     }
 };
+
+template <typename T>
+struct lamb {
+    T grad_factor, step_size, trust_limit, weight1, weight2, mean_factor, denominator_factor, eps, weight_decay;
+
+    __device__ __forceinline__ T direction(T param, T grad, T& exp_avg, T& exp_avg_sq, Absent) const {
+        exp_avg = exp_avg + weight1 * (grad - exp_avg);
+        exp_avg_sq = exp_avg_sq + weight2 * (grad * grad - exp_avg_sq);
+        const T denominator = sqrt(exp_avg_sq) * denominator_factor + eps;
+        return exp_avg * mean_factor / denominator + weight_decay * param;
+    }
+    __device__ __forceinline__ void update(T& param, T grad, T& exp_avg, T& exp_avg_sq, Absent) const {
+        param = param - step_size * direction(param, grad, exp_avg, exp_avg_sq, Absent{});
+    }
+};
+template <>
+constexpr bool is_measured<lamb> = true;

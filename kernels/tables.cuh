@@ -16,6 +16,8 @@ constexpr int ROW = 32;         // doubles a cohort's program may put out: coeff
 constexpr int STACK_SIZE = 64;  // doubles an evaluation may hold
 constexpr int EVALUATORS = WARP;
 constexpr int NO_SCOPE = -1;
+constexpr int STEP_SIZE = 1;    // place of the coefficient that the trust ratio multiplies,
+constexpr int TRUST_LIMIT = 2;  // and of the largest ratio, or 0: 1 is the ratio. Rules that are measured have them.
 
 // How the elements of a gradient are stored, for kernels that serve all formats.
 enum GradFormat : int { FLOAT32, FLOAT64, FLOAT16, BFLOAT16 };
@@ -40,7 +42,7 @@ struct Chunk {
     int32 tensor;
     int32 index;
     int32 span;  // the span whose sum it belongs to
-    int32 unused;
+    int32 part;  // up to SPAN chunks of one tensor, numbered through all tensors: whose norms it belongs to
 };
 static_assert(sizeof(Chunk) == 16);
 
@@ -142,9 +144,14 @@ struct Launch {
     double* norms;  // of the scopes
     uint32* span_tickets;
     uint32* scope_tickets;
+    double* chunk_norms;  // [chunks of a launch, 2], squared, of the weights and of their updates; for trust ratios
+    double* part_norms;   // [parts, 2], likewise
+    double* trusts;       // trust ratios of the tensors
+    uint32* part_tickets;
+    uint32* trust_tickets;
     int32 chunk_count;
     int32 chunks_per_block;
     uint32 blocks;  // of all launches of one step: they share the ticket, so only the very last block ticks
     int32 unused;
 };
-static_assert(sizeof(Launch) == 160);
+static_assert(sizeof(Launch) == 200);

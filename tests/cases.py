@@ -7,10 +7,20 @@ from typing import Any, get_args
 import cases_adaptive
 import numpy as np
 import oracle
+import oracle_lamb
 import oracle_momentum
 
 import gpuadam
-from gpuadam import adam_rules, adam_variant_rules, adaptive_rules, l1_rules, momentum_rules, schedules, sign_rules
+from gpuadam import (
+    adam_rules,
+    adam_variant_rules,
+    adaptive_rules,
+    l1_rules,
+    layerwise_rules,
+    momentum_rules,
+    schedules,
+    sign_rules,
+)
 from gpuadam.rules import Decay, Rule
 
 
@@ -96,13 +106,37 @@ def _sgd() -> list[Case]:
     return cases
 
 
+def _lamb() -> list[Case]:
+    every = {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.05}
+    options = [
+        {},
+        {"weight_decay": 0.0},
+        {"weight_decay": 0.0, "always_adapt": False},
+        {"bias_correction": False, "maximize": True},
+        {"trust_clip": 1.5, "always_adapt": False},
+    ]
+    return [
+        Case("lamb-" + "-".join(map(str, own.values())), gpuadam.LAMB, oracle_lamb.lamb, {**every, **own})
+        for own in options
+    ]
+
+
 ADAM, NADAM, RMSPROP, SGD = _adam(), _nadam(), _rmsprop(), _sgd()
 ADAPTIVE = [Case(*row) for row in cases_adaptive.ROWS]
-CASES = ADAM + NADAM + RMSPROP + SGD + ADAPTIVE
+LAMB = _lamb()
+CASES = ADAM + NADAM + RMSPROP + SGD + LAMB + ADAPTIVE
 IDS = [case.name for case in CASES]
 RULES = {
     rule.name: rule
-    for module in (adam_rules, momentum_rules, l1_rules, adam_variant_rules, adaptive_rules, sign_rules)
+    for module in (
+        adam_rules,
+        momentum_rules,
+        l1_rules,
+        adam_variant_rules,
+        adaptive_rules,
+        sign_rules,
+        layerwise_rules,
+    )
     for rule in vars(module).values()
     if isinstance(rule, Rule)
 }

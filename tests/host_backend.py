@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuadam import cpu, slots
 from gpuadam.cpu import copy_of, copy_values, fill, overwrite, to_host, view_of  # noqa: F401 (a backend has these)
-from gpuadam.nvrtc import REDUCE, Kernel, step_kernel, swap_kernel
+from gpuadam.nvrtc import REDUCE, Kernel, measure_kernel, step_kernel, swap_kernel
 from gpuadam.tables import TABLES, VALID, Batch, Verdict
 
 GRID = 3  # blocks of a launch: more than one, so that there is a last one
@@ -41,6 +41,9 @@ class Tables(cpu.Tables):
         self._launches = [self._share(step_kernel(batch.specialisation), batch.first, batch.count) for batch in batches]
         for _, _, launch in self._launches:
             launch["blocks"] = sum(grid for _, grid, _ in self._launches)
+        measured = [batch for batch in batches if batch.specialisation.rule.measure]
+        kernels = [(measure_kernel(batch.specialisation), batch.first, batch.count) for batch in measured]
+        self._launches[:0] = [self._share(*kernel) for kernel in kernels]
         if len(self._tables["scopes"]):
             self._launches.insert(0, self._share(REDUCE, 0, len(self._tables["chunks"])))
 

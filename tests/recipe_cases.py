@@ -14,6 +14,7 @@ DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
 RULES = {
     "adam": (gpuadam.Adam, {"weight_decay": 0.05, "eps": 1e-3}),
     "amsgrad": (gpuadam.AdamW, {"amsgrad": True, "betas": (0.8, 0.95)}),
+    "lamb": (gpuadam.LAMB, {"weight_decay": 0.05, "eps": 1e-3, "trust_clip": 3.0}),
     "nadam": (gpuadam.NAdam, {"momentum_decay": 0.5, "maximize": True}),
     "rmsprop": (gpuadam.RMSprop, {"centered": True, "momentum": 0.9, "eps": 1e-3}),
     "sgd": (gpuadam.SGD, {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.05}),

@@ -210,6 +210,7 @@ FAULTS = {  # one operation in another order is all it takes, or a coefficient m
     "adagrad": ("step_size * (grad / (sqrt(square_sum", "step_size * grad / ((sqrt(square_sum"),
     "adadelta": ("/ sqrt(square_avg + eps) * grad", "* (grad / sqrt(square_avg + eps))"),
     "lion": ("T update = exp_avg + weight1 * (grad - exp_avg)", "T update = exp_avg * weight1 + (grad - exp_avg)"),
+    "lamb": ("exp_avg * mean_factor / denominator", "exp_avg / denominator * mean_factor"),
 }
 
 

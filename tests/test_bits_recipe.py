@@ -254,7 +254,7 @@ FAULTS = {
     ),
     "an element compared with the wrong bound": (
         {"clip": "value"},
-        ("step.cu", "grad < -c.clip_value ?", "grad < c.clip_value ?"),
+        ("walk.cuh", "grad < -c.clip_value ?", "grad < c.clip_value ?"),
     ),
     "a norm that is NaN taken for a small one": (
         {"clip": "tensor", "nonfinite": "propagate"},

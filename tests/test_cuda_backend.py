@@ -46,6 +46,7 @@ RULES = {
     "adam": (gpuadam.Adam, {"weight_decay": 0.05}),
     "adamw amsgrad raw": (gpuadam.AdamW, {"amsgrad": True}),
     "adamw amsgrad corrected": (gpuadam.AdamW, {"amsgrad": "corrected", "maximize": True, "eps_placement": "hat"}),
+    "lamb": (gpuadam.LAMB, {"eps": 1e-3, "always_adapt": False}),
     "nadam": (gpuadam.NAdam, {"eps": 1e-3, "betas": (0.8, 0.95)}),
     "sgd": (gpuadam.SGD, {}),
     "sgd nesterov": (gpuadam.SGD, {"momentum": 0.9, "nesterov": True}),

@@ -92,15 +92,15 @@ WRONG = {
         "zero_grads",
         planted("step.cu", "else if (ZERO_GRADS && found == SKIP)", "else if (false)"),
     ),
-    "skipped step": ("master", planted("step.cu", "must_skip(launch) ? SKIP : APPLY", "APPLY")),
-    "held step": ("master", planted("step.cu", "if (is_at_fault) return HOLD;", "")),
+    "skipped step": ("master", planted("walk.cuh", "must_skip(launch) ? SKIP : APPLY", "APPLY")),
+    "held step": ("master", planted("walk.cuh", "if (is_at_fault) return HOLD;", "")),
 }
 RACES = {  # what the launch reads must be read before its block takes a ticket
     "clock": planted("step.cu", FINISH, NOT_LAST.format("launch.clocks[0].step < 0")),
     "row": planted("step.cu", FINISH, NOT_LAST.format("launch.rows[0] < -1.0")),
 }
 
-BARRIERS = [*barriers("step.cu"), *barriers("granules.cuh")]
+BARRIERS = [*barriers("step.cu"), *barriers("walk.cuh"), *barriers("granules.cuh")]
 
 
 def kernel_name(options: dict[str, str]) -> str:
@@ -175,7 +175,7 @@ def test_divergent_barrier_ends_the_run() -> None:
 
 
 def test_shared_memory_that_nobody_wrote_is_garbage() -> None:
-    patch = planted("step.cu", "if (threadIdx.x == 0) scratch.fault = NO_FAULT;", "")
+    patch = planted("walk.cuh", "if (threadIdx.x == 0) scratch.fault = NO_FAULT;", "")
     assert drive(build(AMSGRAD, patch=patch)).returncode == UNEXPECTED
 
 

@@ -82,12 +82,12 @@ def test_every_number_of_threads_gives_the_same_bits(threads, monkeypatch):
 def test_another_order_of_the_additions_is_seen(monkeypatch):
     expected = sums(cpu, monkeypatch)
     halves, pairs = "int lanes = WARP / 2; lanes > 0; lanes /= 2", "int lanes = 1; lanes < WARP; lanes *= 2"
-    monkeypatch.setattr(host_backend, "PATCH", host_kernels.planted("reduce.cu", halves, pairs))
+    monkeypatch.setattr(host_backend, "PATCH", host_kernels.planted("sums.cuh", halves, pairs))
     assert sums_on_grid(3, monkeypatch) != expected
 
 
 @needs_compiler
 def test_an_order_that_depends_on_the_grid_is_seen(monkeypatch):
     fault = ("__shfl_down_sync(~0u, value, lanes)", "__shfl_down_sync(~0u, value, blockIdx.x ? 16 / lanes : lanes)")
-    monkeypatch.setattr(host_backend, "PATCH", host_kernels.planted("reduce.cu", *fault))
+    monkeypatch.setattr(host_backend, "PATCH", host_kernels.planted("sums.cuh", *fault))
     assert len({sums_on_grid(grid, monkeypatch) for grid in GRIDS}) > 1

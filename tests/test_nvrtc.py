@@ -23,6 +23,7 @@ from gpuadam import nvrtc
 from gpuadam.adam_rules import ADAM
 from gpuadam.engine import Engine
 from gpuadam.formats import COMPANION_TYPES, FORMATS, IS_16_BIT, Specialisation, computes_in
+from gpuadam.layerwise_rules import LAMB
 from gpuadam.recipe import Master, Rounding, StateDtype
 from gpuadam.slots import bfloat16
 
@@ -63,6 +64,11 @@ def recipe_kinds() -> Iterator[Specialisation]:
             yield Specialisation(ADAM, param, param, formats, companion, rounding, ema, zero_grads)
 
 
+def measured_kinds() -> set[Specialisation]:
+    """Every kernel that measures, its gradients stored as its parameters."""
+    return {replace(kind, rule=LAMB, states=kind.states[:2]).measured() for kind in recipe_kinds()}
+
+
 PLAIN = {kind.name: nvrtc.step_kernel(kind) for kind in plain_kinds()}
 MODES = {kind.name: kind for kind in recipe_kinds()}
 AVERAGED = [kind for kind in MODES.values() if kind.ema]
@@ -77,7 +83,8 @@ MIXED = {  # gradients of another format than their parameter, as autocast and m
     ]
     for kind in [Specialisation(ADAM, param, grad, (computes_in(param),) * 2 + (None,))]
 }
-KERNELS = PLAIN | SHARED | {name: nvrtc.step_kernel(kind) for name, kind in (MODES | MIXED).items()}
+MEASURED = {kernel.name: kernel for kernel in sorted(map(nvrtc.measure_kernel, measured_kinds()), key=str)}
+KERNELS = PLAIN | SHARED | MEASURED | {name: nvrtc.step_kernel(kind) for name, kind in (MODES | MIXED).items()}
 ADAMW = KERNELS["adam_float32_exp_avg_exp_avg_sq"]
 # The whole recipe for the architecture that matters most, its extremes for the oldest one.
 OLDEST = [name for name, kind in MODES.items() if kind.ema and not kind.zero_grads and kind.param == "bfloat16"]
@@ -85,6 +92,7 @@ COMPILED = [
     *itertools.product([*PLAIN, *SHARED], ARCHITECTURES),
     *itertools.product([name for name in [*MODES, *MIXED] if name not in PLAIN], [90]),
     *itertools.product(OLDEST, [75]),
+    *itertools.product(MEASURED, [75, 90]),
 ]
 
 
@@ -195,7 +203,7 @@ def test_the_widest_arrays_are_read_and_written_in_16_bytes(compiled):
     """Those of 4-byte elements, but beside 8-bit states, of which a warp takes a block."""
     for key, kernel in compiled.items():
         assert "LDG.E.128" in kernel.code, key
-        assert ("STG.E.128" in kernel.code) == (key[0] != "reduce"), key
+        assert ("STG.E.128" in kernel.code) != key[0].startswith(("reduce", "measure")), key
 
 
 def test_the_registers_are_those_for_which_blocks_were_counted(compiled):

@@ -32,14 +32,14 @@ FLOORS = [
     {"restarts"},
     {"schedules", "schedule_data", "rules"},
     {"transformers_schedules"},
-    {"adam_rules", "momentum_rules", "adaptive_rules", "sign_rules", "recipe"},
+    {"adam_rules", "momentum_rules", "adaptive_rules", "sign_rules", "layerwise_rules", "recipe"},
     {"adam_variant_rules", "l1_rules", "formats", "hyperparameters"},
     {"slots", "groups"},
     {"coefficients", "tables"},
     {"cohorts", "scalars", "nvrtc", "access"},
-    {"clocks", "tensors", "reduction", "states"},
+    {"clocks", "tensors", "reduction", "states", "steps"},
     {"sweeps"},
-    {"swaps"},
+    {"swaps", "measures"},
     {"cpu_memory", "cuda_memory"},
     {"cpu", "cuda"},
     {"backends", "faults"},
@@ -48,7 +48,8 @@ FLOORS = [
     {"state"},
     {"resume"},
     {"optimizer"},
-    {"algorithms", "adam_variants", "adaptive_algorithms", "momentum_algorithms", "packing", "grouping", "plateau"},
+    {"algorithms", "adam_variants", "adaptive_algorithms", "layerwise_algorithms", "momentum_algorithms"},
+    {"packing", "grouping", "plateau"},
     {"__init__"},
     {"keras", "thinc", "torch_formulas"},
     {"torch_schedules"},
@@ -95,7 +96,7 @@ def test_imports_go_down_the_floors():
     ("package", "modules"),
     [
         ("cupy", {"cuda_memory", "cuda", "doctor", "demo"}),
-        ("numba", {"jit", "access", "states", "reduction", "sweeps", "swaps", "cpu", "doctor"}),
+        ("numba", {"jit", "access", "states", "reduction", "sweeps", "swaps", "measures", "cpu", "doctor"}),
         ("safetensors", {"checkpoint"}),
         ("ml_dtypes", {"checkpoint", "arrays"}),
         ("torch", {"torch_formulas", "torch_schedules"}),
@@ -170,6 +171,8 @@ def test_constants_are_the_same():
         "ROW": tables.ROW,
         "STACK_SIZE": program.STACK_SIZE,
         "NO_SCOPE": tables.NO_SCOPE,
+        "STEP_SIZE": tables.STEP_SIZE,
+        "TRUST_LIMIT": tables.TRUST_LIMIT,
     }
     named = ("VALID", "MAXIMUM_CYCLES", "TWO_TO_MINUS_53")
     assert constants("program.cuh") == {name: getattr(program, name) for name in named}
@@ -180,7 +183,8 @@ def test_constants_are_the_same():
         "LARGEST": pytest.approx(float(states.LARGEST), rel=1e-9),
         "NAN_BITS": states.NAN.view(np.uint32),
     }
-    assert constants("reduce.cu") == {"ACCUMULATORS": reduction.ACCUMULATORS, "LARGEST_NORM": reduction.LARGEST}
+    assert constants("sums.cuh") == {"ACCUMULATORS": reduction.ACCUMULATORS}
+    assert constants("reduce.cu") == {"LARGEST_NORM": reduction.LARGEST}
 
 
 def test_formats_have_the_same_numbers():
@@ -190,7 +194,7 @@ def test_formats_have_the_same_numbers():
 
 def test_the_coefficients_of_the_recipe_follow_those_of_the_rule():
     """The threshold of the norm is the one that stays in double."""
-    body = re.search(r"struct Coefficients \{(.*?)\}", nvrtc.sources()["step.cu"], re.DOTALL)[1]
+    body = re.search(r"struct Coefficients \{(.*?)\}", nvrtc.sources()["walk.cuh"], re.DOTALL)[1]
     fields = re.findall(r"(\w+);", body)
     assert fields == ["rule", *recipe.RecipeCoefficients._fields[:-1]]
     assert recipe.RecipeCoefficients._fields[-1] == "clip_norm"
@@ -219,16 +223,25 @@ def test_every_rule_has_all_that_it_needs(rule):
     assert f"`{rule.name}`" in (ROOT / "docs" / "rules.md").read_text(), "docs/rules.md has no row of it"
 
 
+@pytest.mark.parametrize("rule", cases.RULES.values(), ids=lambda rule: rule.name)
+def test_rules_that_are_measured_say_so_in_both_texts(rule):
+    is_measured = f"constexpr bool is_measured<{rule.name}> = true;" in nvrtc.sources()["rules.cuh"]
+    assert is_measured == (rule.measure is not None)
+    fields = rule.row._fields
+    assert (fields[tables.STEP_SIZE], fields[tables.TRUST_LIMIT]) == ("step_size", "trust_limit") or not is_measured
+
+
 def test_element_functions_hold_no_literal():
-    for rule in cases.RULES.values():
-        tree = ast.parse(inspect.getsource(rule.element))
+    elements = [rule.element for rule in cases.RULES.values()]
+    for element in [*elements, *(rule.measure for rule in cases.RULES.values() if rule.measure)]:
+        tree = ast.parse(inspect.getsource(element))
         literals = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value is not None]
         assert not literals
     numbers = re.sub(r"//.*", "", nvrtc.sources()["rules.cuh"])
     assert not re.findall(r"(?<![\w])\d+(?:\.\d*)?f?(?![\w])", numbers)
 
 
-@pytest.mark.parametrize(("name", "uses"), [("step.cu", 1), ("reduce.cu", 2)])
+@pytest.mark.parametrize(("name", "uses"), [("step.cu", 1), ("sums.cuh", 2)])
 def test_a_block_fences_what_it_did_from_what_the_last_one_does(name, uses):
     """Around the ticket stands a fence on either side. That one is missing cannot be shown on the host."""
     text = re.sub(r"//.*", "", nvrtc.sources()[name])
