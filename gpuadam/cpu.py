@@ -180,9 +180,8 @@ class Sweep:
 
     def __init__(self, batch: Batch, tables: dict[str, npt.NDArray[Any]]) -> None:
         self._function = make_sweep(batch.specialisation).address
-        self._first, self._count = batch.first, batch.count
-        self._grad_size = FORMATS[batch.specialisation.grad].storage.itemsize
-        self._kind = batch.specialisation
+        self._first, self._count, self._kind = batch.first, batch.count, batch.specialisation
+        self._grad_size = FORMATS[self._kind.grad].storage.itemsize
         self._work = Work(tables, batch.first, batch.count)
 
     def run(self, launch: int) -> None:
@@ -199,8 +198,8 @@ class Sweep:
             clear_gradients(launch, self._first, self._first + self._count, self._grad_size)
 
     def swap(self, launch: int) -> None:
-        """Exchange weights and averages."""
-        if self._kind.ema:
+        """Let weights show what is evaluated, or take their own values back."""
+        if self._kind.shows:
             sweep_serial(make_swap(self._kind.swapped()).address, launch, self._first, self._count)
 
 
@@ -279,8 +278,9 @@ class Tables:
         self.is_half_done = False
         return Verdict.APPLIED
 
-    def swap(self, shown: Sequence[tuple[Any, Any]]) -> None:
-        """Exchange weights and their averages; a weight that has only shown its average becomes what was kept of it."""
+    def swap(self, evaluates: bool, shown: Sequence[tuple[Any, Any]]) -> None:
+        """Let weights show what is evaluated, or take their values back; those that only showed it, what was kept."""
+        self._launch["evaluates"] = evaluates
         for sweep in self._sweeps:
             sweep.swap(self._address)
         for array, kept in shown:

@@ -1,4 +1,5 @@
-"""What a rule is, and what rules share; the rules themselves stand in `adam_rules` and `momentum_rules`.
+"""What a rule is, and what rules share; the rules themselves stand in `adam_rules`, `momentum_rules` and
+`schedule_free_rules`.
 
 A rule is an element function (its twin: rules.cuh), the names of its states, the ranges of its hyperparameters, and its
 coefficients as expressions: everything that depends on the step alone is worked out once a step, in double, and rounded
@@ -78,6 +79,9 @@ class Rule:
         coefficients: (hyperparameters, options) -> the coefficients, as expressions.
         row: The named tuple of the coefficients; the first is the factor of the gradient, which the walk applies.
         nonnegative: States that are never negative.
+        mixing: The hyperparameter beta, a number that stays, of a rule that has no average of its weights but can make
+            one: its first state is z, a weight, so kept in the type in which the rule computes, and a parameter is
+            (1 - beta) * z + beta * x, x being the average. Before a tensor's first update it is x.
     """
 
     element: Callable[..., Any]
@@ -87,10 +91,16 @@ class Rule:
     coefficients: Callable[[Hyperparameters, Any], Any]
     row: type[tuple[Any, ...]]
     nonnegative: frozenset[str] = frozenset()
+    mixing: str | None = None
 
     @property
     def name(self) -> str:
         return self.element.__name__
+
+    @property
+    def weight_states(self) -> tuple[str, ...]:
+        """States that hold weights."""
+        return self.states[:1] if self.mixing else ()
 
     def initial(self, state: str, options: Any) -> float:
         """The value with which every element of a state starts."""
