@@ -14,17 +14,20 @@ from .momentum_algorithms import SGD, RMSprop
 from .optimizer import Optimizer
 from .packing import pack
 from .recipe import Recipe, ema_warmup
+from .schedule_free import AdamWScheduleFree, SGDScheduleFree
 
 __version__ = "0.1.0"
 __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "AdamWScheduleFree",
     "CheckpointError",
     "NAdam",
     "Optimizer",
     "RMSprop",
     "Recipe",
+    "SGDScheduleFree",
     "ScheduleError",
     "cuda_unavailable_reason",
     "ema_warmup",

@@ -20,7 +20,8 @@ from numba.extending import intrinsic, register_jitable
 
 F = TypeVar("F", bound=Callable[..., Any])
 COMPILED = (
-    *("jit", "exact_math", "rounding", "program", "compiler", "rules", "adam_rules", "momentum_rules"),
+    *("jit", "exact_math", "rounding", "program", "compiler", "rules"),
+    *("adam_rules", "momentum_rules", "schedule_free_rules"),
     *("formats", "tables", "access", "states", "sweeps", "reduction", "swaps", "cpu"),
 )  # what holds text for Numba
 OPTIONS = {"nogil": True, "error_model": "numpy"}

@@ -1,5 +1,5 @@
-// Rules: what one optimizer does to one element (twin of adam_rules.py and momentum_rules.py: same names, same
-// operations, same order).
+// Rules: what one optimizer does to one element (twin of adam_rules.py, momentum_rules.py and
+// schedule_free_rules.py: same names, same operations, same order).
 //
 // A rule is a struct of its coefficients, in the order in which Python lists them, and `update` for one element.
 // Options (epsilon, decay, maximize, ...) are values of coefficients, never branches; a state that the options leave
@@ -86,5 +86,31 @@ struct rmsprop {
             update = momentum_buffer;
         }
         param = param - lr_outside * update;
+    }
+};
+
+template <typename T>
+struct adamw_schedule_free {
+    T grad_factor, start, average, y_size, y_decay, lr, decay, weight2, denominator_factor, eps;
+
+    __device__ __forceinline__ void update(T& param, T grad, T& z, T& exp_avg_sq, Absent) const {
+        z = z + start * (param - z);
+        exp_avg_sq = exp_avg_sq + weight2 * (grad * grad - exp_avg_sq);
+        const T update = grad / (sqrt(exp_avg_sq) * denominator_factor + eps);
+        const T new_z = z - (lr * update + decay * param);
+        param = param + average * (z - param) - (y_size * update + y_decay * param);
+        z = new_z;
+    }
+};
+
+template <typename T>
+struct sgd_schedule_free {
+    T grad_factor, start, average, y_size, y_decay, lr, decay;
+
+    __device__ __forceinline__ void update(T& param, T grad, T& z, Absent, Absent) const {
+        z = z + start * (param - z);
+        const T new_z = z - (lr * grad + decay * param);
+        param = param + average * (z - param) - (y_size * grad + y_decay * param);
+        z = new_z;
     }
 };

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import oracle
 import oracle_momentum
+import oracle_schedule_free
 
 import gpuadam
-from gpuadam import adam_rules, momentum_rules, schedules
+from gpuadam import adam_rules, momentum_rules, schedule_free_rules, schedules
 from gpuadam.rules import Rule
 
 
@@ -92,12 +93,27 @@ def _sgd() -> list[Case]:
     return cases
 
 
+def _schedule_free() -> list[Case]:
+    warm = {"warmup_steps": 5, "weight_decay": 0.05}
+    adamw = {"betas": (0.8, 0.95), "eps": 1e-3}
+    forms = {"plain": {}, "warm": warm, "powers": {**warm, "r": 0.5, "weight_lr_power": 1.0, "maximize": True}}
+    cases = []
+    for name, own in forms.items():
+        made = gpuadam.AdamWScheduleFree, oracle_schedule_free.adamw_schedule_free
+        cases.append(Case(f"adamw_schedule_free-{name}", *made, {**adamw, **own}))
+        made = gpuadam.SGDScheduleFree, oracle_schedule_free.sgd_schedule_free
+        cases.append(Case(f"sgd_schedule_free-{name}", *made, own))
+    return cases
+
+
 ADAM, NADAM, RMSPROP, SGD = _adam(), _nadam(), _rmsprop(), _sgd()
+SCHEDULE_FREE = _schedule_free()
 CASES = ADAM + NADAM + RMSPROP + SGD
+CASES += SCHEDULE_FREE
 IDS = [case.name for case in CASES]
 RULES = {
     rule.name: rule
-    for module in (adam_rules, momentum_rules)
+    for module in (adam_rules, momentum_rules, schedule_free_rules)
     for rule in vars(module).values()
     if isinstance(rule, Rule)
 }

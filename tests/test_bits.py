@@ -201,12 +201,15 @@ FAULTS = {  # one operation in another order is all it takes
     ),
     "sgd": ("undamped * update;", "undamped * lr_inside * grad;"),
     "rmsprop": ("lr_inside * (grad / (sqrt(", "lr_inside * grad / ((sqrt("),
+    "adamw_schedule_free": ("- (y_size * update + y_decay * param)", "- y_size * update - y_decay * param"),
+    "sgd_schedule_free": ("- (y_size * grad + y_decay * param)", "- y_size * grad - y_decay * param"),
 }
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_fault_planted_in_the_cuda_source_is_seen(rule, monkeypatch):
-    case = {"adam": ADAM[-1], "nadam": NADAM[0], "rmsprop": RMSPROP[1], "sgd": SGD[5]}[rule]
+    case = {"adam": ADAM[-1], "nadam": NADAM[0], "rmsprop": RMSPROP[1], "sgd": SGD[5]}.get(rule)
+    case = case or next(case for case in CASES if case.name == f"{rule}-warm")
     monkeypatch.setattr(host_backend, "PATCH", host_kernels.planted("rules.cuh", *FAULTS[rule]))
     with pytest.raises(AssertionError, match="differ, first at"):
         assert_equal_runs(trajectories(monkeypatch, case.optimizer, [70, 1030], np.float32))
