@@ -16,9 +16,10 @@ class ScheduleFree(Optimizer):
     """What the schedule-free optimizers share: parameters that hold y in training and x in evaluation.
 
     x = y + (1 - 1 / beta) (z - y) and y = x + (1 - beta) (z - x), in place, in one launch, in double and rounded once.
-    From y to x and back float32 weights come to the bit, but for about 1 in 1,000 (where x has another exponent than
-    y), which move by their last bit; of float64 weights a third move by their last bit. Weights of 16 bits without a
-    master cannot hold x: they show it, rounded, and take back the very y, of which a copy is kept meanwhile.
+    From y to x and back is not always to the bit. Of float32 weights, 1 to 7 % (measured after 200 steps) come back
+    another: those whose x has a larger exponent than y, by at most half a last bit of x; every further time they come
+    back the same. Of float64 weights it is 3 to 11 %, by a few last bits of the largest of x, y and z. Weights of 16
+    bits without a master cannot hold x: they show it, rounded, and take back the very y, of which a copy is kept.
     """
 
     def eval(self) -> None:

@@ -191,7 +191,9 @@ def _hyperparameter_differences(engine: "Engine", index: int, saved: Mapping[str
 def mixing_differences(engine: "Engine", saved: Sequence[Any]) -> Iterator[str]:
     """Parameters that are mixed with one number cannot be taken apart with another."""
     name = engine.defaults.rule.mixing
-    for there, group in zip(saved, engine.groups if name else [], strict=False):
+    if name is None:
+        return
+    for there, group in zip(saved, engine.groups, strict=False):
         here = numbers(group.hyperparameters, engine.program)
         if isinstance(there, Mapping) and there.get(name) != here[name]:
             yield f"{name}{group.where} is {there.get(name)!r}, with which parameters are mixed, here {here[name]!r}"

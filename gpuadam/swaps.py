@@ -44,7 +44,7 @@ def make_mix(compute: Any) -> tuple[Any, ...]:
         beta = table_at(launch.values, UNKNOWN, np.float64)[cohort.mixing]
         updates = table_at(launch.clocks, UNKNOWN, CLOCK)[tensor.cohort].updates
         address = tensor.states[0] if updates > 0 else np.uint64(0)
-        return address, 1.0 - 1.0 / beta if launch.evaluates else 1.0 - beta
+        return address, (beta - 1.0) / beta if launch.evaluates else 1.0 - beta
 
     @inlined
     def shown(weight: Any, z: Any, share: Any) -> Any:

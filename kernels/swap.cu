@@ -30,7 +30,7 @@ struct Mix {
     __device__ __forceinline__ Mix(const Launch& launch, const Tensor& tensor) {
         const double beta = launch.values[launch.cohorts[tensor.cohort].mixing];
         beside = launch.clocks[tensor.cohort].updates > 0 ? tensor.states[0] : 0;
-        share = launch.evaluates ? 1.0 - 1.0 / beta : 1.0 - beta;
+        share = launch.evaluates ? (beta - 1.0) / beta : 1.0 - beta;
     }
     __device__ __forceinline__ Compute shown(Compute weight, Compute z) const {
         const double from = weight;

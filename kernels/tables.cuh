@@ -145,7 +145,7 @@ struct Launch {
     uint32* scope_tickets;
     int32 chunk_count;
     int32 chunks_per_block;
-    uint32 blocks;  // of all launches of one step: they share the ticket, so only the very last block ticks
+    uint32 blocks;    // of all launches of one step: they share the ticket, so only the very last block ticks
     int32 evaluates;  // of a mixing: 1: weights become what is evaluated, 0: what is trained
 };
 static_assert(sizeof(Launch) == 160);
