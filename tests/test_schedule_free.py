@@ -1,5 +1,6 @@
 """Schedule-free optimizers: what they show in evaluation, and what they keep of it; test_rules compares their steps."""
 
+import dataclasses
 import math
 
 import host_backend
@@ -9,8 +10,10 @@ import pytest
 from cases import LR, ORACLE_LR, SCHEDULE_FREE, assert_same_bits, gradients, parameters
 from host_backend import optimizer_on
 from recipe_checks import BF16, F16, F32, F64, gradient_steps, memory, tensors
+from test_rules import TOLERANCE, compare
 
-from gpuadam import AdamWScheduleFree, SGDScheduleFree, cpu, schedules
+from gpuadam import AdamWScheduleFree, SGDScheduleFree, cpu, schedule_free_rules, schedules
+from gpuadam.expressions import accumulator, updates
 
 FORMATS = [
     (F32, None),
@@ -146,6 +149,38 @@ def test_a_rate_of_zero_weighs_nothing(make):
     assert [param.tobytes() for param in params] == [param.tobytes() for param in tensors()]
     optimizer.step(gradient_steps(1)[0])
     assert all(np.all(np.isfinite(param)) for param in params)
+
+
+def coefficients(**wrong):
+    """Those of SGD, some of them made of the hyperparameters in a wrong way."""
+
+    def made(h, options):
+        right = schedule_free_rules.sgd_schedule_free_coefficients(h, options)
+        return right._replace(**{name: make(h, right) for name, make in wrong.items()})
+
+    return made
+
+
+RULE_FAULTS = {
+    "z begins at 0": coefficients(start=lambda h, right: 0.0),
+    "y goes with z": coefficients(y_size=lambda h, right: right.lr),
+    "no decay of y": coefficients(y_decay=lambda h, right: 0.0),
+    "no decay of z": coefficients(decay=lambda h, right: 0.0),
+    "the mean of all z": coefficients(average=lambda h, right: 1.0 / updates),
+    "no warm-up of z": coefficients(lr=lambda h, right: h["lr"]),
+    "the weights of a step before": coefficients(
+        average=lambda h, right: accumulator("late", 1.0, lambda _: right.average)
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", RULE_FAULTS)
+def test_planted_faults_turn_the_comparison_red(fault, monkeypatch):
+    case = next(case for case in SCHEDULE_FREE if case.name == "sgd_schedule_free-powers")
+    rule = dataclasses.replace(schedule_free_rules.SGD_SCHEDULE_FREE, coefficients=RULE_FAULTS[fault])
+    assert compare(case, F32) < TOLERANCE[F32]
+    monkeypatch.setattr("gpuadam.schedule_free.SGD_SCHEDULE_FREE", rule)
+    assert compare(case, F32) > 10 * TOLERANCE[F32]
 
 
 # ---- z
