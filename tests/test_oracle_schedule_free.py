@@ -61,6 +61,19 @@ def test_against_optax_at_a_rate_that_stays(rule: Any, weight_decay: float) -> N
     np.testing.assert_allclose(np.asarray(state.z), expected.states["z"], rtol=1e-13)
 
 
+# Recorded in float64 from Keras 3.15.1 on JAX, lr 0.1; on PyTorch, where the buffer that it means to remember is
+# changed in place, it gives other numbers.
+KERAS = {0: [0.8582252300255891, -2.133677810811546], 4: [0.8355785665074338, -2.165700852031931]}
+
+
+@pytest.mark.parametrize("warmup_steps", KERAS)
+def test_adamw_against_keras(warmup_steps: int) -> None:
+    """Keras weighs all z alike."""
+    settings = {"lr": 0.1, "betas": (0.8, 0.75), "eps": 0.01, "warmup_steps": warmup_steps}
+    ours = adamw_schedule_free(POINT, SLOPES, **settings, weight_lr_power=0.0)
+    np.testing.assert_allclose(ours.param, KERAS[warmup_steps], rtol=1e-14)
+
+
 def test_by_hand() -> None:
     """Gradients 1, 1 at rate 1 from 0: z is -1, -2, their mean -3/2; y half way between. Warm: z is -1/2, -3/2,
     weighted by 1/4 and 1. A rate of 0 weighs nothing."""
