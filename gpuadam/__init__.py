@@ -18,6 +18,7 @@ from .optimizer import Optimizer
 from .packing import pack
 from .plateau import ReduceLROnPlateau
 from .recipe import Recipe, ema_warmup
+from .schedule_free import AdamWScheduleFree, SGDScheduleFree
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "AdamWScheduleFree",
     "Adamax",
     "CheckpointError",
     "Lion",
@@ -39,6 +41,7 @@ __all__ = [
     "RMSprop",
     "Recipe",
     "ReduceLROnPlateau",
+    "SGDScheduleFree",
     "ScheduleError",
     "cuda_unavailable_reason",
     "ema_warmup",

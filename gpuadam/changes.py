@@ -13,6 +13,7 @@ from .expressions import Expr, as_number
 from .faults import range_error
 from .groups import Group
 from .program import VALID
+from .rules import Rule
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -35,8 +36,20 @@ def set_hyperparameters(engine: "Engine", group: int | None, settings: Mapping[s
     own = engine.groups
     chosen = own if group is None else [own[as_index(group, len(own))]]
     changed = {member.index: member.changed(engine.defaults.rule, settings) for member in chosen}
+    for member in chosen:
+        check_mixing(engine.defaults.rule, member, changed[member.index])
     engine.check_whole(repeated="set_hyperparameters")
     install(engine, *prepare(engine, changed))
+
+
+def check_mixing(rule: Rule, group: Group, changed: Mapping[str, Expr]) -> None:
+    """The parameters are mixed with this number, so nobody can make another of it."""
+    if rule.mixing:
+        old, new = (h[rule.mixing].payload.value for h in (group.hyperparameters, changed))
+        if new != old:
+            raise ValueError(
+                f"{rule.mixing}{group.where} is {new!r}; allowed is {old!r} alone, with which the parameters are mixed"
+            )
 
 
 def as_index(group: Any, count: int) -> int:

@@ -57,7 +57,9 @@ def compile_groups(rule: Rule, own: Sequence[Group], old: Program | None = None)
     """The program of all groups; what it shares with an older one keeps the values that it has there."""
     program = Program()
     for group in own:
-        program.add(outputs(rule, group))
+        section = program.add(outputs(rule, group))
+        if rule.mixing:
+            section.mixing = program.pool.parameters[group.hyperparameters[rule.mixing].payload]
     if old is not None:
         program.keep_values(old)
     values = program.named_parameters()

@@ -67,6 +67,7 @@ class Cohorts:
         rows["evaluate_end"] = [section.end for section in own]
         rows["advance_end"] = [section.advance_end for section in own]
         rows["accumulators"] = [len(section.accumulators) for section in own]
+        rows["mixing"] = [section.mixing for section in own]
         rows["counts"] = self.active
         rows["ticks"] = [is_active or not per_tensor_step for is_active in self.active]
         return rows

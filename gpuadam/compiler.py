@@ -60,6 +60,7 @@ class Section:
     advance_end: int
     accumulators: list[Accumulator]
     guards: dict[int, Output] = field(default_factory=dict)  # instruction -> what it guards
+    mixing: int = 0  # slot of the number with which its weights are mixed, if they are
 
     def new_clock(self) -> npt.NDArray[Any]:
         """The clock of a tensor that has had no update, as a one-row table."""

@@ -116,8 +116,8 @@ class Sweep:
             clear_gradients(launch, self._first, self._first + self._count, self._grad_size)
 
     def swap(self, launch: int) -> None:
-        """Exchange weights and averages."""
-        if self._kind.ema:
+        """Let weights show what is evaluated, or take their own values back."""
+        if self._kind.shows:
             sweep_serial(make_swap(self._kind.swapped()).address, launch, self._first, self._count)
 
 
@@ -198,8 +198,9 @@ class Tables:
         self.is_half_done = False
         return Verdict.APPLIED
 
-    def swap(self, shown: Sequence[tuple[Any, Any]]) -> None:
-        """Exchange weights and their averages; a weight that has only shown its average becomes what was kept of it."""
+    def swap(self, evaluates: bool, shown: Sequence[tuple[Any, Any]]) -> None:
+        """Let weights show what is evaluated, or take their values back; those that only showed it, what was kept."""
+        self._launch["evaluates"] = evaluates
         for sweep in self._sweeps:
             sweep.swap(self._address)
         for array, kept in shown:

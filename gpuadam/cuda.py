@@ -150,15 +150,16 @@ class Tables:
         with self._device:
             self._plan(batches)
 
-    def swap(self, shown: Sequence[tuple[Any, Any]]) -> None:
-        """Exchange weights and their averages; a weight that has only shown its average becomes what was kept of it."""
+    def swap(self, evaluates: bool, shown: Sequence[tuple[Any, Any]]) -> None:
+        """Let weights show what is evaluated, or take their values back; those that only showed it, what was kept."""
         with self._device:
             stream = self._enter_current()
             for batch in self._batches:
-                if batch.specialisation.ema:
+                if batch.specialisation.shows:
                     kernel = load_kernel(swap_kernel(batch.specialisation), self._device.id)
                     most = 4 * self._device.attributes["MultiProcessorCount"]
                     grid, launch = self._share(batch.first, batch.count, most)
+                    launch["evaluates"] = evaluates
                     kernel((grid,), (BLOCK,), (launch,))
             for array, kept in shown:
                 overwrite(array, kept)

@@ -42,7 +42,7 @@ class Engine:
         self.revision = 1
         self.interrupted = ""  # what was begun and not ended
         self._is_sorted = True  # chunks and launches are those of `kinds`
-        self.is_swapped = False  # the parameters hold their averages
+        self.is_swapped = False  # the parameters hold their averages, not what is trained
         self._kept: list[Any] = []  # meanwhile, parameters that cannot hold theirs, as they were
         self.scalars = new_scalars(policy)
         self._scalar_arrays: Arrays = {}
@@ -79,6 +79,11 @@ class Engine:
         return cohorts.rows(program.sections, self.defaults.policy.per_tensor_step)
 
     def check_whole(self, repeated: str = "") -> None:
+        """Refuse to go on from the middle of something, or with other weights than those that are trained."""
+        self.check_ended(repeated)
+        self.check_own_weights()
+
+    def check_ended(self, repeated: str = "") -> None:
         """Refuse to go on from the middle of something, or in a child of the process that made it."""
         if self.tensors.device()[0] == "cuda" and os.getpid() != self._process:
             raise RuntimeError(
@@ -91,12 +96,12 @@ class Engine:
             raise RuntimeError(f"{self.interrupted} was interrupted: repeat it first")
         if not self._is_sorted:
             raise RuntimeError("bind was interrupted: repeat it first")
-        self.check_own_weights()
 
     def check_own_weights(self) -> None:
         """Raise while the parameters hold their averages, unless a step was interrupted: to load ends that."""
         if self.is_swapped and not self.tables.is_half_done:
-            raise RuntimeError("the parameters hold their averages now: call swap_ema() once more first")
+            way_back = "train()" if self.defaults.rule.mixing else "swap_ema() once more"
+            raise RuntimeError(f"the parameters hold their averages now: call {way_back} first")
 
     def bind(self, owners: list[Any]) -> None:
         """Check gradients, and put them in force."""
@@ -168,19 +173,23 @@ class Engine:
         self.tables.upload("scalars", 0, self.scalars)  # what is uploaded last, other streams and graphs wait for
 
     def swap_ema(self) -> None:
-        """Exchange parameters and averages; of those that cannot hold an average, what they were is kept meanwhile."""
+        """Exchange parameters and averages."""
         self._require_ema()
+        self.swap()
+
+    def swap(self) -> None:
+        """Show averages, or no longer; of parameters that cannot hold an average, what they were is kept meanwhile."""
         was_swapped, self.is_swapped = self.is_swapped, False
         try:
             self.check_whole()
             self.tables.require_writable()
             self._follow_moves()
-            showing = [i for i, kind in enumerate(self.kinds) if kind.ema and not kind.exchanges]
+            showing = [i for i, kind in enumerate(self.kinds) if kind.shows and not kind.exchanges]
             views = [self.backend.view_of(self.tensors.reread(i)) for i in showing]
             if not was_swapped:
                 self._kept = [self.backend.copy_of(view) for view in views]
             self.tables.is_half_done = True  # an interrupt from here on leaves some tensors exchanged, others not
-            self.tables.swap(list(zip(views, self._kept, strict=True)) if was_swapped else [])
+            self.tables.swap(not was_swapped, list(zip(views, self._kept, strict=True)) if was_swapped else [])
             self._kept = [] if was_swapped else self._kept
             was_swapped = not was_swapped
             self.tables.is_half_done = False

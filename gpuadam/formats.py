@@ -120,12 +120,17 @@ class Specialisation:
         return self.rounding == "stochastic" or any(form not in (None, self.compute) for form in self.states)
 
     @property
+    def shows(self) -> bool:
+        """Whether the weight has another value to show when it is evaluated."""
+        return self.ema or self.rule.mixing is not None
+
+    @property
     def exchanges(self) -> bool:
-        """Whether the weight can take the place of its average: a 16-bit parameter alone cannot hold one."""
+        """Whether the weight can hold what it shows: a 16-bit parameter alone cannot hold an average."""
         return self.companion is not None or self.param == self.compute
 
     def swapped(self) -> "Specialisation":
-        """What the exchange of weights and averages depends on; it rounds to the nearest."""
+        """What depends on it when weights show what is evaluated; they are rounded to the nearest."""
         states = (None,) * len(self.states)
         return replace(self, grad=self.param, states=states, rounding="nearest", zero_grads=False)
 

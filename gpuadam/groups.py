@@ -121,6 +121,11 @@ def _read_group(own: dict[str, Any], defaults: Defaults, index: int, first: int)
     _check_storage(storage, names, arrays, where)
     group = Group(index, names, arrays, {}, options, storage, scales)
     group.hyperparameters = group.read(defaults.rule, values)
+    if defaults.rule.mixing and "ema_decay" in group.hyperparameters:
+        raise ValueError(
+            f"ema_decay{where} is {values['ema_decay']!r}, but {defaults.rule.name} averages its weights itself, as "
+            "eval() shows; allowed is None"
+        )
     group.absent = options.absent_states(group.hyperparameters)
     return group
 
@@ -265,7 +270,7 @@ def is_exempt(storage: Storage, array: Array) -> bool:
 def state_format(rule: Rule, storage: Storage, array: Array, state: str) -> str:
     """How a state of an array is kept: float64 parameters keep float64, small or fragile tensors float32."""
     compute = computes_in(array.dtype.name)
-    if compute == "float64" or storage.state_dtype == "float32":
+    if compute == "float64" or storage.state_dtype == "float32" or state in rule.weight_states:
         return compute
     if storage.state_dtype == "bfloat16":
         return "bfloat16"

@@ -83,10 +83,13 @@ def read_hyperparameter(rule: Rule, name: str, value: Any, where: str, is_float3
     if name not in known:
         raise ValueError(f"{rule.name} has no hyperparameter {name!r}; allowed are {sorted(known)}")
     title = f"{name}{where}"
-    if isinstance(value, Expr) or callable(value):
-        return as_expr(value, title)
     allowed = known[name]
-    number = check_range(value, allowed._replace(text=f"{allowed.text}, or a schedule"), title)
+    if isinstance(value, Expr) or callable(value):
+        if name == rule.mixing:
+            raise TypeError(f"{title} is a schedule, {value!r}; allowed is {allowed.text}, the same all the time")
+        return as_expr(value, title)
+    also = ", or a schedule" if name != rule.mixing else ""
+    number = check_range(value, allowed._replace(text=allowed.text + also), title)
     if name in ("eps", "clip_value") and number > 0 and np.float32(number) == 0 and is_float32:
         zero = "0 or " if name == "eps" else ""
         raise ValueError(f"{title} is {number!r}, which is 0 in float32; allowed is {zero}>= 1.4e-45")

@@ -60,10 +60,11 @@ def measure_kernel(kind: Specialisation) -> Kernel:
 
 
 def swap_kernel(kind: Specialisation) -> Kernel:
-    """The exchange of weights and averages, which knows no rule."""
-    name = "_".join(["swap", kind.param, *([f"master_{kind.companion}"] if kind.companion else [])])
-    macros = kind.macros()
-    return Kernel(name, "swap.cu", (("KERNEL", name), *((key, macros[key]) for key in ("PARAM", "COMPANION"))))
+    """How weights show what is evaluated; it knows no rule."""
+    verb, element = ("mix", "Mix") if kind.rule.mixing else ("swap", "Exchange")
+    name = "_".join([verb, kind.param, *([f"master_{kind.companion}"] if kind.companion else [])])
+    macros = {**kind.macros(), "KERNEL": name, "ELEMENT": element}
+    return Kernel(name, "swap.cu", tuple((key, macros[key]) for key in ("KERNEL", "PARAM", "COMPANION", "ELEMENT")))
 
 
 def forms_of(kind: Specialisation) -> list[str]:

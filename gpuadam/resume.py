@@ -106,6 +106,8 @@ def differences(engine: "Engine", saved: Any, hyperparameters: bool) -> Differen
     yield from tensor_differences(engine, saved["settings"])
     if "params" in saved:
         yield from parameter_differences(engine, saved["params"])
+    if not hyperparameters:
+        yield from state.mixing_differences(engine, saved["groups"])
     if not hyperparameters or saved["rule"] != engine.defaults.rule.name:
         return
     for group in engine.groups[: len(saved["settings"])]:

@@ -89,6 +89,9 @@ class Rule:
         measure: Of rules whose step depends on norms of whole tensors, what `element` goes along: (param, grad,
             *states, coefficients) -> (update, *states). The second and the third coefficient are then the size of the
             step, which the ratio of the norms of parameter and update multiplies, and the largest such ratio (0: 1).
+        mixing: The hyperparameter beta, a number that stays, of a rule that has no average of its weights but can make
+            one: its first state is z, a weight, so kept in the type in which the rule computes, and a parameter is
+            (1 - beta) * z + beta * x, x being the average. Before a tensor's first update it is x.
     """
 
     element: Callable[..., Any]
@@ -100,10 +103,16 @@ class Rule:
     nonnegative: frozenset[str] = frozenset()
     own_name: str = ""
     measure: Callable[..., Any] | None = None
+    mixing: str | None = None
 
     @property
     def name(self) -> str:
         return self.own_name or self.element.__name__
+
+    @property
+    def weight_states(self) -> tuple[str, ...]:
+        """States that hold weights."""
+        return self.states[:1] if self.mixing else ()
 
     def initial(self, state: str, options: Any) -> float:
         """The value with which every element of a state starts."""

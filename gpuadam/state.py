@@ -59,6 +59,8 @@ def collect(engine: "Engine") -> dict[str, Any]:
 
 def restore(engine: "Engine", saved: Mapping[str, Any], hyperparameters: bool) -> None:
     found = list(differences(engine, saved, hyperparameters))
+    if not found and not hyperparameters:
+        found = list(mixing_differences(engine, saved["groups"]))
     if found:
         raise ValueError("this state does not fit the optimizer, and nothing was changed:\n- " + "\n- ".join(found))
     changed = {}
@@ -184,6 +186,17 @@ def _hyperparameter_differences(engine: "Engine", index: int, saved: Mapping[str
             read_hyperparameter(engine.defaults.rule, name, saved.get(name), group.where, group.computes_in_float32)
         except (TypeError, ValueError, OverflowError) as error:
             yield str(error)
+
+
+def mixing_differences(engine: "Engine", saved: Sequence[Any]) -> Iterator[str]:
+    """Parameters that are mixed with one number cannot be taken apart with another."""
+    name = engine.defaults.rule.mixing
+    if name is None:
+        return
+    for there, group in zip(saved, engine.groups, strict=False):
+        here = numbers(group.hyperparameters, engine.program)
+        if isinstance(there, Mapping) and there.get(name) != here[name]:
+            yield f"{name}{group.where} is {there.get(name)!r}, with which parameters are mixed, here {here[name]!r}"
 
 
 def _clock_differences(title: str, saved: Any, section: Section) -> Iterator[str]:

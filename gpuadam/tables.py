@@ -51,6 +51,7 @@ COHORT = np.dtype(
         ("accumulators", np.int32),
         ("counts", np.int32),
         ("ticks", np.int32),
+        ("mixing", np.int32),
     ]
 )
 REVISION = np.dtype([("number", np.int64), ("cohort_count", np.int32), ("unused", np.int32)])
@@ -109,7 +110,7 @@ LAUNCH = np.dtype(
         ("chunk_count", np.int32),
         ("chunks_per_block", np.int32),
         ("blocks", np.uint32),
-        ("unused", np.int32),
+        ("evaluates", np.int32),
     ]
 )
 

@@ -223,3 +223,29 @@ struct lamb {
 };
 template <>
 constexpr bool is_measured<lamb> = true;
+
+template <typename T>
+struct adamw_schedule_free {
+    T grad_factor, start, average, y_size, y_decay, lr, decay, weight2, denominator_factor, eps;
+
+    __device__ __forceinline__ void update(T& param, T grad, T& z, T& exp_avg_sq, Absent) const {
+        z = z + start * (param - z);
+        exp_avg_sq = exp_avg_sq + weight2 * (grad * grad - exp_avg_sq);
+        const T update = grad / (sqrt(exp_avg_sq) * denominator_factor + eps);
+        const T new_z = z - (lr * update + decay * param);
+        param = param + average * (z - param) - (y_size * update + y_decay * param);
+        z = new_z;
+    }
+};
+
+template <typename T>
+struct sgd_schedule_free {
+    T grad_factor, start, average, y_size, y_decay, lr, decay;
+
+    __device__ __forceinline__ void update(T& param, T grad, T& z, Absent, Absent) const {
+        z = z + start * (param - z);
+        const T new_z = z - (lr * grad + decay * param);
+        param = param + average * (z - param) - (y_size * grad + y_decay * param);
+        z = new_z;
+    }
+};

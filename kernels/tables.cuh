@@ -71,8 +71,9 @@ struct Cohort {
     int32 accumulators;  // how many it has
     int32 counts;        // 1: its updates count; 0: its tensors have no gradient this time
     int32 ticks;         // 1: its step goes on
+    int32 mixing;        // where in `values` the number stands with which its weights are mixed, if they are
 };
-static_assert(sizeof(Cohort) == 24);
+static_assert(sizeof(Cohort) == 28);
 
 // The clock of a cohort. `step` is what schedules read, `updates` what bias corrections read.
 struct Clock {
@@ -151,7 +152,7 @@ struct Launch {
     uint32* trust_tickets;
     int32 chunk_count;
     int32 chunks_per_block;
-    uint32 blocks;  // of all launches of one step: they share the ticket, so only the very last block ticks
-    int32 unused;
+    uint32 blocks;    // of all launches of one step: they share the ticket, so only the very last block ticks
+    int32 evaluates;  // of a mixing: 1: weights become what is evaluated, 0: what is trained
 };
 static_assert(sizeof(Launch) == 200);

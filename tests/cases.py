@@ -9,6 +9,7 @@ import numpy as np
 import oracle
 import oracle_lamb
 import oracle_momentum
+import oracle_schedule_free
 
 import gpuadam
 from gpuadam import (
@@ -18,6 +19,7 @@ from gpuadam import (
     l1_rules,
     layerwise_rules,
     momentum_rules,
+    schedule_free_rules,
     schedules,
     sign_rules,
 )
@@ -121,10 +123,23 @@ def _lamb() -> list[Case]:
     ]
 
 
+def _schedule_free() -> list[Case]:
+    warm = {"warmup_steps": 5, "weight_decay": 0.05}
+    adamw = {"betas": (0.8, 0.95), "eps": 1e-3}
+    forms = {"plain": {}, "warm": warm, "powers": {**warm, "r": 0.5, "weight_lr_power": 1.0, "maximize": True}}
+    cases = []
+    for name, own in forms.items():
+        made = gpuadam.AdamWScheduleFree, oracle_schedule_free.adamw_schedule_free
+        cases.append(Case(f"adamw_schedule_free-{name}", *made, {**adamw, **own}))
+        made = gpuadam.SGDScheduleFree, oracle_schedule_free.sgd_schedule_free
+        cases.append(Case(f"sgd_schedule_free-{name}", *made, own))
+    return cases
+
+
 ADAM, NADAM, RMSPROP, SGD = _adam(), _nadam(), _rmsprop(), _sgd()
 ADAPTIVE = [Case(*row) for row in cases_adaptive.ROWS]
-LAMB = _lamb()
-CASES = ADAM + NADAM + RMSPROP + SGD + LAMB + ADAPTIVE
+LAMB, SCHEDULE_FREE = _lamb(), _schedule_free()
+CASES = ADAM + NADAM + RMSPROP + SGD + LAMB + SCHEDULE_FREE + ADAPTIVE
 IDS = [case.name for case in CASES]
 RULES = {
     rule.name: rule
@@ -136,6 +151,7 @@ RULES = {
         adaptive_rules,
         sign_rules,
         layerwise_rules,
+        schedule_free_rules,
     )
     for rule in vars(module).values()
     if isinstance(rule, Rule)

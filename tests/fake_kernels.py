@@ -82,7 +82,8 @@ class RawKernel:
             average = "double" if types["PARAM"] == "double" else "float"
             places = {"PARAM": "param", "COMPANION": "companion"}
             used = [(tensor[place], nbytes(types[key], numel)) for key, place in places.items() if present(types[key])]
-            used = [*used, (tensor["ema"], nbytes(average, numel))] if tensor["ema"] else []
+            beside = tensor["ema"] if types["ELEMENT"] == "Exchange" else tensor["states"][0]
+            used = [*used, (beside, nbytes(average, numel))] if beside else []
         else:
             places = {"PARAM": "param", "GRAD": "grad", "COMPANION": "companion", "EMA": "ema"}
             fields = {key: tensor[place] for key, place in places.items()}

@@ -58,8 +58,9 @@ class Tables(cpu.Tables):
         for path, grid, launch in launches:
             host_kernels.run(path, launch, grid, BLOCK)
 
-    def swap(self, shown: Sequence[tuple[Any, Any]]) -> None:
-        kinds = [batch for batch in self._batches if batch.specialisation.ema]
+    def swap(self, evaluates: bool, shown: Sequence[tuple[Any, Any]]) -> None:
+        self._launch["evaluates"] = evaluates
+        kinds = [batch for batch in self._batches if batch.specialisation.shows]
         self._run([self._share(swap_kernel(b.specialisation), b.first, b.count) for b in kinds])
         for array, kept in shown:
             overwrite(array, kept)

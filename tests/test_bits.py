@@ -4,7 +4,20 @@ import host_backend
 import host_kernels
 import numpy as np
 import pytest
-from cases import ADAM, CASES, IDS, LR, NADAM, RMSPROP, RULES, SGD, assert_same_bits, gradients, parameters
+from cases import (
+    ADAM,
+    CASES,
+    IDS,
+    LR,
+    NADAM,
+    RMSPROP,
+    RULES,
+    SCHEDULE_FREE,
+    SGD,
+    assert_same_bits,
+    gradients,
+    parameters,
+)
 from host_backend import optimizer_on
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -211,12 +224,15 @@ FAULTS = {  # one operation in another order is all it takes, or a coefficient m
     "adadelta": ("/ sqrt(square_avg + eps) * grad", "* (grad / sqrt(square_avg + eps))"),
     "lion": ("T update = exp_avg + weight1 * (grad - exp_avg)", "T update = exp_avg * weight1 + (grad - exp_avg)"),
     "lamb": ("exp_avg * mean_factor / denominator", "exp_avg / denominator * mean_factor"),
+    "adamw_schedule_free": ("- (y_size * update + y_decay * param)", "- y_size * update - y_decay * param"),
+    "sgd_schedule_free": ("- (y_size * grad + y_decay * param)", "- y_size * grad - y_decay * param"),
 }
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_a_fault_planted_in_the_cuda_source_is_seen(rule, monkeypatch):
     own = {"adam": ADAM[-1], "rmsprop": RMSPROP[1], "sgd": SGD[5]}
+    own |= {case.name.removesuffix("-warm"): case for case in SCHEDULE_FREE}
     case = own.get(rule.name) or next(case for case in CASES if case.name.startswith(rule.name))
     monkeypatch.setattr(host_backend, "PATCH", host_kernels.planted("rules.cuh", *FAULTS[rule.name]))
     with pytest.raises(AssertionError, match="differ, first at"):

@@ -298,7 +298,7 @@ FAULTS = {
     ),
     "an exchange that keeps the average": (
         {"ema": True, "weights": ("float32", "plain")},
-        ("swap.cu", "if constexpr (EXCHANGES) ema.element[j] = weight;", ""),
+        ("swap.cu", "if constexpr (ELEMENT::EXCHANGES) beside.element[j] = weight;", ""),
     ),
 }
 

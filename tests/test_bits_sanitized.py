@@ -72,6 +72,7 @@ SELECTIONS = {
         "every_rule or sizes_around or block_of_256 or every_grid",
     ),
     "recipe": (["tests/test_bits_recipe.py"], "sanitized_subset"),
+    "schedule-free": (["tests/test_schedule_free.py"], "both_backends and SGD and (float32-None or remainder)"),
 }
 
 

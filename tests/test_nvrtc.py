@@ -69,10 +69,24 @@ def measured_kinds() -> set[Specialisation]:
     return {replace(kind, rule=LAMB, states=kind.states[:2]).measured() for kind in recipe_kinds()}
 
 
+def averaging_kinds() -> Iterator[Specialisation]:
+    """Every way to keep a weight that is mixed from z and x, and z beside another state, of 8 bits too."""
+    sgd, adamw = RULES["sgd_schedule_free"], RULES["adamw_schedule_free"]
+    for param in FORMATS:
+        for companion in (None, "float32", "remainder") if IS_16_BIT[param] else (None,):
+            if (param, companion) != ("float16", "remainder"):
+                yield Specialisation(sgd, param, param, (computes_in(param),), companion)
+    yield Specialisation(adamw, "float16", "float16", ("float32", "float32"), "float32")
+    yield Specialisation(adamw, "bfloat16", "bfloat16", ("float32", "float32"), "remainder")
+    yield Specialisation(adamw, "bfloat16", "bfloat16", ("float32", "uint8"), "remainder")
+
+
 PLAIN = {kind.name: nvrtc.step_kernel(kind) for kind in plain_kinds()}
 MODES = {kind.name: kind for kind in recipe_kinds()}
 AVERAGED = [kind for kind in MODES.values() if kind.ema]
 SHARED = {kernel.name: kernel for kernel in [nvrtc.REDUCE, *map(nvrtc.swap_kernel, AVERAGED)]}
+AVERAGING = {kind.name: kind for kind in averaging_kinds()}
+SHARED |= {kernel.name: kernel for kernel in map(nvrtc.swap_kernel, AVERAGING.values())}
 MIXED = {  # gradients of another format than their parameter, as autocast and master weights leave them
     kind.name: kind
     for param, grad in [
@@ -84,13 +98,15 @@ MIXED = {  # gradients of another format than their parameter, as autocast and m
     for kind in [Specialisation(ADAM, param, grad, (computes_in(param),) * 2 + (None,))]
 }
 MEASURED = {kernel.name: kernel for kernel in sorted(map(nvrtc.measure_kernel, measured_kinds()), key=str)}
-KERNELS = PLAIN | SHARED | MEASURED | {name: nvrtc.step_kernel(kind) for name, kind in (MODES | MIXED).items()}
+KERNELS = (
+    PLAIN | SHARED | MEASURED | {name: nvrtc.step_kernel(kind) for name, kind in (MODES | MIXED | AVERAGING).items()}
+)
 ADAMW = KERNELS["adam_float32_exp_avg_exp_avg_sq"]
 # The whole recipe for the architecture that matters most, its extremes for the oldest one.
 OLDEST = [name for name, kind in MODES.items() if kind.ema and not kind.zero_grads and kind.param == "bfloat16"]
 COMPILED = [
     *itertools.product([*PLAIN, *SHARED], ARCHITECTURES),
-    *itertools.product([name for name in [*MODES, *MIXED] if name not in PLAIN], [90]),
+    *itertools.product([name for name in [*MODES, *MIXED, *AVERAGING] if name not in PLAIN], [90]),
     *itertools.product(OLDEST, [75]),
     *itertools.product(MEASURED, [75, 90]),
 ]
@@ -199,11 +215,20 @@ def test_no_kernel_spills(compiled):
         assert not re.findall(r"\b(?:STL|LDL)\b", kernel.code), key
 
 
+def writes_16_bytes(name: str) -> bool:
+    """Sums write no array, and where weights of 16 bits show something, these alone may be written."""
+    given = dict(KERNELS[name].macros)
+    if "ELEMENT" not in given:
+        return not name.startswith(("reduce", "measure"))
+    exchanges = given["ELEMENT"] == "Exchange" and given["COMPANION"] != "Absent"
+    return exchanges or not {"float", "double"}.isdisjoint((given["PARAM"], given["COMPANION"]))
+
+
 def test_the_widest_arrays_are_read_and_written_in_16_bytes(compiled):
     """Those of 4-byte elements, but beside 8-bit states, of which a warp takes a block."""
     for key, kernel in compiled.items():
         assert "LDG.E.128" in kernel.code, key
-        assert ("STG.E.128" in kernel.code) != key[0].startswith(("reduce", "measure")), key
+        assert ("STG.E.128" in kernel.code) == writes_16_bytes(key[0]), key
 
 
 def test_the_registers_are_those_for_which_blocks_were_counted(compiled):

@@ -98,22 +98,22 @@ def test_a_read_out_of_bounds_is_seen(name: str) -> None:
 
 @pytest.mark.parametrize("options", SWAPS, ids=lambda options: "-".join(options.values()))
 def test_the_exchange_stays_in_bounds(options: dict[str, str]) -> None:
-    options = {"KERNEL": "swap", **options}
+    options = {"KERNEL": "swap", "ELEMENT": "Exchange", **options}
     assert_clean(drive(build(options, source=SWAP, sanitize="address"), "address", source=SWAP))
     assert_clean(drive_threads(SWAP, options))
 
 
 SWAP_FAULTS = {
-    "averages stay": ("if constexpr (EXCHANGES) ema.element[j] = weight;", "", "an average"),
+    "averages stay": ("if constexpr (ELEMENT::EXCHANGES) beside.element[j] = weight;", "", "an average"),
     "masters stay": ("store(companions, place, companion);", "", "a master"),
-    "tensors without an average": ("if (tensor.ema == 0) continue;", "", "null pointer"),
+    "tensors without an average": ("if (element.beside == 0) continue;", "", "null pointer"),
 }
 
 
 @pytest.mark.parametrize("name", SWAP_FAULTS)
 def test_a_wrong_exchange_is_seen(name: str) -> None:
     old, new, message = SWAP_FAULTS[name]
-    options = {"KERNEL": "swap", "PARAM": "bfloat16", "COMPANION": "float"}
+    options = {"KERNEL": "swap", "ELEMENT": "Exchange", "PARAM": "bfloat16", "COMPANION": "float"}
     done = drive(build(options, source=SWAP, sanitize="address", patch=planted(SWAP, old, new)), "address", source=SWAP)
     assert done.returncode != 0
     assert message in done.stderr

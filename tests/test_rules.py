@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import oracle_momentum
 import pytest
-from cases import ADAM, ADAPTIVE, CASES, IDS, LR, NADAM, ORACLE_LR, RMSPROP, SGD, gradients, parameters
+from cases import ADAM, ADAPTIVE, CASES, IDS, LR, NADAM, ORACLE_LR, RMSPROP, SCHEDULE_FREE, SGD, gradients, parameters
 
 import gpuadam
 from gpuadam import adam_rules, cpu, momentum_rules, schedules
@@ -47,7 +47,7 @@ def test_every_option_against_the_oracle(case, dtype):
 
 
 @pytest.mark.parametrize(
-    "case", [*ADAM[::14], *NADAM[::6], *RMSPROP[::20], *SGD, *ADAPTIVE[::3]], ids=lambda case: case.name
+    "case", [*ADAM[::14], *NADAM[::6], *RMSPROP[::20], *SGD, *ADAPTIVE[::3], *SCHEDULE_FREE], ids=lambda case: case.name
 )
 def test_a_schedule_of_the_rate_against_the_oracle(case):
     assert compare(case, np.float64, lr=LR) < TOLERANCE[np.float64]
