@@ -10,6 +10,7 @@ from .checkpoint import CheckpointError
 from .cuda import unavailable_reason as cuda_unavailable_reason
 from .faults import ScheduleError
 from .grouping import group_by_name
+from .lr_finder import LRFinder
 from .momentum_algorithms import SGD, RMSprop
 from .optimizer import Optimizer
 from .packing import pack
@@ -21,6 +22,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "CheckpointError",
+    "LRFinder",
     "NAdam",
     "Optimizer",
     "RMSprop",
