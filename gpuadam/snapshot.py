@@ -32,7 +32,6 @@ class Snapshot:
             engine.check_whole()
             engine.tables.require_writable()
             self._groups, self._program, self._cohorts = engine.groups, engine.program, engine.cohorts
-            self._pool = list(engine.program.pool.values)
             self._owners, self._scalars = engine.tensors.owners, engine.bound_scalars()
             self._borrowed = [self._copy(owner, title) for owner, title in self._arrays_of_others(others)]
             to_host = engine.backend.to_host
@@ -73,7 +72,6 @@ class Snapshot:
             for own, saved in zip(engine.tensors.arrays, self._own, strict=True):
                 for name, values in saved.items():
                     overwrite(own[name], values)
-            self._program.pool.values[:] = self._pool
             engine.groups, engine.program, engine.cohorts = self._groups, self._program, self._cohorts
             engine.is_swapped = False
             self._upload()
