@@ -127,9 +127,8 @@ def _name(node: Any, depth: int) -> Any:
         raise _refused(node, f"{name} takes a function of Python, which a text cannot hold")
     if name not in schedules.__all__:
         names = sorted(set(schedules.__all__) - NEEDS_PYTHON)
-        raise _refused(
-            node, f"{name!r} is no schedule; allowed are {', '.join(get_close_matches(name, names) or names)}"
-        )
+        near = get_close_matches(name, names, 4, 0.5) or names
+        raise _refused(node, f"{name!r} is no name of gpuadam.schedules; there are {', '.join(near)}")
     return getattr(schedules, name)
 
 
@@ -137,9 +136,12 @@ def _call(node: Any, depth: int) -> Any:
     function = _read(node.func, depth)
     if not callable(function) or isinstance(function, Expr):
         raise _refused(node, "this is no schedule that can be called")
-    for keyword in node.keywords:
+    names = [keyword.arg for keyword in node.keywords]
+    for i, keyword in enumerate(node.keywords):
         if keyword.arg is None:
             raise _refused(keyword, "** is not allowed: write the arguments out")
+        if keyword.arg in names[:i]:
+            raise _refused(keyword, f"the argument {keyword.arg} is given twice")
     arguments = [_argument(value, depth) for value in node.args]
     settings = {keyword.arg: _argument(keyword.value, depth) for keyword in node.keywords}
     try:

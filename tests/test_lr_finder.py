@@ -207,6 +207,7 @@ def test_suggestions_of_a_curve_that_can_be_read_by_eye():
     assert suggest("minimum", lrs, losses) == 1.4
     assert suggest("valley", lrs, losses) == 11.0  # places 8 to 13 fall: 8 + 2 + 1 - 1, from one before
     assert suggest("slide", lrs, losses) == 9.0  # from place 7 on, and 15 further on, it is flat on either side
+    assert suggest("slide", lrs, np.arange(30.0) ** 2) == 1.0
 
 
 @pytest.mark.parametrize("losses", [[3.0, 2.0], [1.0], [1.0, 2.0, 3.0]], ids=len)
@@ -217,9 +218,10 @@ def test_the_shortest_valleys(losses):
 def test_points_at_the_ends_are_left_out():
     finder = finder_of(Bowl(), start_lr=1e-3, end_lr=0.4, num_iter=40, smooth_f=0)
     losses = finder.history["loss"]
-    finder.history["loss"][0], finder.history["loss"][-1] = 100.0, -100.0
+    finder.history["loss"][0], finder.history["loss"][-1] = -200.0, -100.0
     lrs = finder.history["lr"]
-    assert finder.suggestion("minimum", skip_start=0, skip_end=0) == lrs[-1] / 10
+    assert finder.suggestion("minimum", skip_start=0, skip_end=0) == lrs[0] / 10
+    assert finder.suggestion("minimum", skip_start=1, skip_end=0) == lrs[-1] / 10
     inner = losses[10:-5]
     assert finder.suggestion("minimum") == lrs[10 + inner.index(min(inner))] / 10
 
