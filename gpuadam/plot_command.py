@@ -52,7 +52,7 @@ def run(options: Options) -> None:
         print(writable(arrange(panels, shutil.get_terminal_size().columns), sys.stdout.encoding))
         return
     try:
-        draw_panels(curves).savefig(options.out, format="png", dpi=130)
+        draw_panels(curves).savefig(options.out, format="png", dpi=110)
     except (ImportError, OSError) as error:
         raise PlotError(f"the picture {str(options.out)!r} cannot be made: {error}") from error
     print(f"picture              {options.out}")

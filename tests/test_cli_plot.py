@@ -32,9 +32,8 @@ def test_schedules_side_by_side(monkeypatch, capsys):
 
 def test_a_terminal_without_such_letters():
     command = [sys.executable, "-c", "from gpuadam.cli import main; main(['plot', 'step'])"]
-    done = subprocess.run(
-        command, capture_output=True, env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": "."}, check=True
-    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=environment, check=True, cwd=ROOT)
     assert b"*" in done.stdout
     assert done.stderr == b""
 
