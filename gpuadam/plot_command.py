@@ -66,7 +66,7 @@ def gallery_curves() -> list[Curve]:
 def given_curves(options: Options) -> list[Curve]:
     """Those of the command line."""
     pairs = [(given, options.steps or default_steps(given.text)) for given in options.schedules]
-    return [trace(given.schedule, steps, given.text) for given, steps in pairs]
+    return [trace(given.schedule, steps, " ".join(given.text.split())) for given, steps in pairs]
 
 
 def default_steps(text: str) -> int:

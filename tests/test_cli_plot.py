@@ -38,6 +38,14 @@ def test_a_terminal_without_such_letters():
     assert done.stderr == b""
 
 
+def test_a_text_of_several_lines_has_a_title_of_one(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert cli.main(["plot", "cosine_decay(\n    0.1,\n    900,\n)"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "cosine_decay( 0.1, 900, )"
+    assert lines[1].split()[0] == "0.1"
+
+
 @pytest.mark.parametrize("option", ["-o", "--out"])
 def test_a_picture(option, tmp_path, capsys):
     path = tmp_path / "a.png"
