@@ -13,6 +13,7 @@ from .cuda import unavailable_reason as cuda_unavailable_reason
 from .faults import ScheduleError
 from .grouping import group_by_name
 from .layerwise_algorithms import LAMB
+from .lr_finder import LRFinder
 from .momentum_algorithms import SGD, SGDW, RMSprop
 from .optimizer import Optimizer
 from .packing import pack
@@ -32,6 +33,7 @@ __all__ = [
     "AdamWScheduleFree",
     "Adamax",
     "CheckpointError",
+    "LRFinder",
     "Lion",
     "NAdam",
     "NadamW",

@@ -1,4 +1,4 @@
-"""The command line: `python -m gpuadam` is the doctor, `python -m gpuadam demo` the demo.
+"""The command line: `python -m gpuadam` is the doctor; `demo` trains a network, `plot` draws schedules.
 
 Whatever is wrong with the arguments is told in one line on stderr, with exit status 2, before anything runs.
 """
@@ -6,97 +6,28 @@ Whatever is wrong with the arguments is told in one line on stderr, with exit st
 import argparse
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from . import CheckpointError, __version__, demo, doctor
+from . import CheckpointError, __version__, demo, demo_lr, doctor, plot_command
+from .cli_types import (
+    REFUSED,
+    OneLineParser,
+    file_named,
+    join_negative_numbers,
+    learning_rate,
+    one_line,
+    one_of,
+    schedule,
+    threshold,
+    whole_number,
+)
 from .demo_network import TRAINING
 from .nvrtc import KernelCompileError
 
-REFUSED, INTERRUPTED = 2, 130
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(REFUSED, f"{self.prog}: error: {one_line(message)}\n")
-
-
-def one_line(message: object) -> str:
-    return " ".join(str(message).split())
-
-
-def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """The type of an option that takes whole numbers from low to high."""
-
-    def read(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = low - 1
-        if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"{text!r}; allowed are whole numbers from {low} to {high}")
-        return number
-
-    return read
-
-
-def learning_rate(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed are numbers > 0 and <= 1")
-    return number
-
-
-def threshold(text: str) -> float | None:
-    """A norm; None is "off"."""
-    try:
-        number = 0.0 if text == "none" else float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed are numbers > 0, and 0 or none for no clipping")
-    return number or None
-
-
-def one_of(*names: str) -> Callable[[str], str | None]:
-    """The type of an option that takes one of some names; "none" is None."""
-
-    def read(text: str) -> str | None:
-        if text not in names:
-            raise argparse.ArgumentTypeError(f"{text!r}; allowed are {', '.join(names)}")
-        return None if text == "none" else text
-
-    return read
-
-
-def file_named(suffix: str) -> Callable[[str], Path]:
-    """The type of an option that takes a file to be written, which is tried without touching it."""
-
-    def read(text: str) -> Path:
-        path = Path(text)
-        try:
-            if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
-                raise PermissionError("a folder, or a file that may not be written")
-            with tempfile.TemporaryFile(dir=path.parent):
-                allowed = path.suffix.lower() == suffix
-            if not allowed:
-                raise ValueError("another ending")
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise argparse.ArgumentTypeError(
-                f"{text!r} ({reason}); allowed are names that end in {suffix}, in a folder that exists and can be "
-                "written to"
-            ) from error
-        return path
-
-    return read
+INTERRUPTED = 130
+MOST_STEPS = 10_000_000
 
 
 def make_parser() -> OneLineParser:
@@ -106,10 +37,12 @@ def make_parser() -> OneLineParser:
         description="Adam, AdamW, NAdam, RMSprop and SGD for GPU arrays. Without a command: the doctor.",
     )
     parser.add_argument("--version", action="version", version=f"gpuadam {__version__}")
-    commands = parser.add_subparsers(dest="command", title="commands", metavar="doctor | demo")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="doctor | demo | plot")
     commands.add_parser("doctor", help="what is installed, which backend there is, and whether it computes rightly")
     help_text = "train a small network on handwritten digits (needs gpuadam[demo])"
     add_demo_options(commands.add_parser("demo", help=help_text, description=help_text, allow_abbrev=False))
+    help_text = "draw schedules, in the terminal or as a picture (needs gpuadam[plot])"
+    add_plot_options(commands.add_parser("plot", help=help_text, description=help_text, allow_abbrev=False))
     return parser
 
 
@@ -141,34 +74,41 @@ def add_demo_options(parser: argparse.ArgumentParser) -> None:
     add("resume", "a run that was kept, to go on with", type=Path, metavar="FILE.safetensors")
     picture = file_named(".png")
     add("out", "the picture (default: %(default)s); replaces a file of that name", type=picture, metavar="FILE.png")
+    text = "find the peak of the learning rate by a range test first, with a picture beside the other"
+    parser.add_argument("--find-lr", help=text, action="store_true")
 
 
-def join_negative_numbers(arguments: Sequence[str]) -> list[str]:
-    """`--lr -1e-3` as `--lr=-1e-3`: argparse would take such a number for an option, and not tell that it is bad."""
-    joined: list[str] = []
-    for argument in arguments:
-        is_value = argument.startswith("-") and joined and joined[-1].startswith("--") and "=" not in joined[-1]
-        try:
-            float(argument)
-        except ValueError:
-            is_value = False
-        if is_value:
-            joined[-1] += f"={argument}"
-        else:
-            joined.append(argument)
-    return joined
+def add_plot_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("schedules", nargs="*", type=schedule, metavar="SCHEDULE", help="a formula: 'cosine_decay(0.1, 900)'")
+    add("--gallery", action="store_true", help="one example of each schedule that there is")
+    steps = whole_number(1, MOST_STEPS)
+    add("--steps", type=steps, metavar="N", help="how many (default: a tenth more than the largest whole number given)")
+    picture = file_named(".png")
+    add("-o", "--out", type=picture, metavar="FILE.png", help="a picture in place of text; replaces that file")
+
+
+def run_command(settings: dict[str, Any]) -> int:
+    command = settings.pop("command")
+    if command == "plot":
+        plot_command.run(plot_command.Options(**settings))
+    elif command == "demo":
+        runs = demo_lr if settings.pop("find_lr") else demo
+        runs.run(demo.Options(**settings))
+    else:
+        return doctor.run()
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status."""
-    parser = make_parser()
+    parser, command = make_parser(), ""
     try:
         settings = vars(parser.parse_args(join_negative_numbers(sys.argv[1:] if argv is None else argv)))
-        if settings.pop("command") != "demo":
-            return doctor.run()
-        demo.run(demo.Options(**settings))
-    except (demo.DemoError, CheckpointError, KernelCompileError) as error:
-        print(f"gpuadam demo: error: {one_line(error)}", file=sys.stderr)
+        command = settings["command"]
+        return run_command(settings)
+    except (demo.DemoError, plot_command.PlotError, CheckpointError, KernelCompileError) as error:
+        print(f"gpuadam {command}: error: {one_line(error)}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -178,4 +118,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return REFUSED
     except SystemExit as end:  # how argparse ends
         return int(end.code or 0)
-    return 0

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from .expressions import Expr
+from .pictures import BLUE, GREEN, GREY, INK, ORANGE
 
-INK, GREY, BLUE, GREEN, ORANGE = "#1f2933", "#6b7580", "#2563a8", "#1f8a5b", "#d97706"
 LINE = 0.09  # height of a written number, of that of a panel
 FROM_BELOW = 5  # the panel of accuracies shows so many times what is missing at the end; the first epochs lie below it
 

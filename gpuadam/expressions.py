@@ -39,14 +39,11 @@ class Expr:
         return self.op is Op.VALUE and isinstance(self.payload, float)
 
     def __call__(self, step: Any, *, updates: Any = None) -> Any:
-        """Evaluate at one step or at an array of steps, as the kernel would.
+        """Evaluate at one step, to a float, or at an array of steps, to an array of its shape, as the kernel would.
 
         Args:
             step: Updates applied before the one in question; a whole number >= 0, or an array of them.
             updates: Updates of the tensor, that one included; `step + 1` if not given.
-
-        Returns:
-            A float, or a float64 array of the shape of `step`.
 
         Raises:
             ValueError: A step is negative or not whole, or `updates` is not a whole number >= 1.
@@ -54,6 +51,12 @@ class Expr:
         from .compiler import sample
 
         return sample(self, step, updates)
+
+    def plot(self, steps: int, ax: Any = None, **line: Any) -> Any:
+        """Draw the first `steps` steps on axes of matplotlib (`gpuadam[plot]`), or on new ones; returns the axes."""
+        from .pictures import plot
+
+        return plot(self, steps, ax, **line)
 
     def __eq__(self, other: object) -> bool:
         if self is other:
