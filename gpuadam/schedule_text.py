@@ -18,7 +18,7 @@ LONGEST = 4_000  # characters
 DEEPEST = 100  # levels of brackets and operators
 LARGEST_WHOLE = 2**53
 CONSTANTS = (bool, int, float, str, type(None))
-NEEDS_PYTHON = {"sampled", "accumulator"}  # these take functions, which a text cannot hold
+NEEDS_PYTHON = {"sampled", "sampled_epochs", "accumulator"}  # these take functions, which a text cannot hold
 BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
