@@ -6,6 +6,7 @@ Where no library can be asked, a row names the oracle that stands for it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,3 +51,15 @@ def problem() -> tuple[np.ndarray, list[np.ndarray]]:
     generator = np.random.default_rng(0)
     size = 10.0 ** generator.uniform(-3, 1, 12)
     return generator.standard_normal(12), [size * generator.standard_normal(12) for _ in range(STEPS)]
+
+
+def each_step(
+    oracle: Callable[..., Any], **settings: Any
+) -> Callable[[np.ndarray, list[np.ndarray]], list[np.ndarray]]:
+    """The trajectory of an oracle, which itself gives the last parameter of a run."""
+
+    def trajectory(param: np.ndarray, grads: list[np.ndarray]) -> list[np.ndarray]:
+        runs = [oracle(param, grads[: k + 1], **settings) for k in range(len(grads))]
+        return [getattr(run, "param", run) for run in runs]
+
+    return trajectory

@@ -31,6 +31,11 @@ ROWS = [
     Row("keras.optimizers.Adam(0.01, global_clipnorm=0.5)",
         "Adam(params, lr=0.01, eps=1e-7, eps_placement='hat', clip_norm=0.5)",
         "Keras rounds the factor to float32", tolerance=1e-8),
+    Row("keras.optimizers.Adamax(0.01)", "Adamax(params, lr=0.01, eps=1e-7, eps_placement='outside')"),
+    Row("keras.optimizers.Adagrad(0.01)", "Adagrad.keras(params, 0.01)"),
+    Row("keras.optimizers.Adadelta(1.0)", "Adadelta(params, lr=1.0, rho=0.95, eps=1e-7)"),
+    Row("keras.optimizers.Lion(0.01, weight_decay=0.1)", "Lion(params, lr=0.01, weight_decay=0.1)"),
+    Row("keras.optimizers.Lamb(0.01)", "LAMB(params, lr=0.01, eps=1e-7, weight_decay=0.0)"),
 ]  # fmt: skip
 
 

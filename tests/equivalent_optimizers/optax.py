@@ -24,6 +24,18 @@ ROWS = [
     Row("optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.01))", "SGD(params, lr=0.01, weight_decay=0.1)"),
     Row("optax.adamw(optax.cosine_decay_schedule(0.01, 30))",
         "AdamW(params, lr=schedules.cosine_decay(0.01, 30), weight_decay=1e-4)"),
+    Row("optax.radam(0.01)", "RAdam(params, lr=0.01, eps_placement='outside')"),
+    Row("optax.adamax(0.01)", "Adamax(params, lr=0.01)"),
+    Row("optax.adagrad(0.01)", "Adagrad.keras(params, 0.01)"),
+    Row("optax.adadelta(1.0)", "Adadelta(params, lr=1.0)"),
+    Row("optax.lion(0.01)", "Lion(params, lr=0.01, weight_decay=1e-3)"),
+    Row("optax.nadam(0.01)", "NAdam(params, lr=0.01, momentum_schedule='constant')"),
+    Row("optax.nadamw(0.01, weight_decay=0.1)",
+        "NadamW(params, lr=0.01, weight_decay=0.1, momentum_schedule='constant')"),
+    Row("optax.lamb(0.01)", "LAMB(params, lr=0.01, weight_decay=0.0)"),
+    Row("optax.lamb(0.01, weight_decay=0.1)", "LAMB(params, lr=0.01, weight_decay=0.1)"),
+    Row("optax.contrib.schedule_free_adamw(0.01)", "AdamWScheduleFree(params, lr=0.01)",
+        "At a constant rate; else z takes the rate of a step before."),
 ]  # fmt: skip
 
 

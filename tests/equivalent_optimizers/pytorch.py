@@ -23,6 +23,13 @@ ROWS = [
     Row("RMSprop(params, lr=0.01)", "RMSprop(params, lr=0.01)"),
     Row("RMSprop(params, lr=0.01, centered=True, momentum=0.9)",
         "RMSprop(params, lr=0.01, centered=True, momentum=0.9)"),
+    Row("RAdam(params, lr=0.01)", "RAdam(params, lr=0.01)"),
+    Row("RAdam(params, lr=0.01, betas=(0.9, 0.95), weight_decay=0.1, decoupled_weight_decay=True)",
+        "RAdam(params, lr=0.01, betas=(0.9, 0.95), weight_decay=0.1, decoupled_weight_decay=True)"),
+    Row("Adamax(params, lr=0.01)", "Adamax(params, lr=0.01)"),
+    Row("Adagrad(params, lr=0.01, lr_decay=0.1, initial_accumulator_value=0.1)",
+        "Adagrad(params, lr=0.01, lr_decay=0.1, initial_accumulator_value=0.1)"),
+    Row("Adadelta(params, lr=1.0)", "Adadelta(params, lr=1.0)"),
 ]  # fmt: skip
 
 
