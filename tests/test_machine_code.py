@@ -17,7 +17,15 @@ def machine_code(function, signature):
     return "\n".join(line for line in code.splitlines() if not line.startswith(("declare", "@", "!")))
 
 
-ALWAYS = {"adam": 2, "nadam": 2, "rmsprop": 1, "sgd": 0, "radam": 2}  # states that no option leaves out
+ALWAYS = {
+    "adam": 2,
+    "nadam": 2,
+    "rmsprop": 1,
+    "sgd": 0,
+    "radam": 2,
+    "adam_l1": 2,
+    "sgd_l1": 0,
+}  # states that no option leaves out
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.name)
