@@ -13,7 +13,9 @@ class LionCoefficients(NamedTuple):
     grad_factor: Any
     l2: Any
     decay: Any
+    beta1: Any
     weight1: Any
+    beta2: Any
     weight2: Any
     zero: Any
     step_size: Any
@@ -34,20 +36,26 @@ class LionOptions:
 def lion(param: Any, grad: Any, exp_avg: Any, c: Any) -> Any:
     grad = grad + c.l2 * param
     param = param - c.decay * param
-    update = exp_avg + c.weight1 * (grad - exp_avg)
-    exp_avg = exp_avg + c.weight2 * (grad - exp_avg)
+    update = c.beta1 * exp_avg + c.weight1 * grad
+    exp_avg = c.beta2 * exp_avg + c.weight2 * grad
     param = param - with_sign_of(c.step_size, update, c.zero)
     return param, exp_avg
 
 
 def lion_coefficients(h: Hyperparameters, options: LionOptions) -> LionCoefficients:
-    """Coefficients of Lion (Chen et al. 2023, Algorithm 2): beta1 makes the update, beta2 the average that is kept."""
+    """Coefficients of Lion (Chen et al. 2023, Algorithm 2): beta1 makes the update, beta2 the average that is kept.
+
+    The averages have its authors' form: m + w * (g - m) would make NaN of an infinite one, whose sign is known, and the
+    sign has no use for the digits that it saves.
+    """
     l2, decay = weight_decays(h, options.decay)
     return LionCoefficients(
         grad_factor=-1.0 if options.maximize else 1.0,
         l2=l2,
         decay=decay,
+        beta1=h["beta1"],
         weight1=1.0 - h["beta1"],
+        beta2=h["beta2"],
         weight2=1.0 - h["beta2"],
         zero=0.0,
         step_size=h["lr"],

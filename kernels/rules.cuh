@@ -158,13 +158,13 @@ struct adadelta {
 
 template <typename T>
 struct lion {
-    T grad_factor, l2, decay, weight1, weight2, zero, step_size;
+    T grad_factor, l2, decay, beta1, weight1, beta2, weight2, zero, step_size;
 
     __device__ __forceinline__ void update(T& param, T grad, T& exp_avg, Absent, Absent) const {
         grad = grad + l2 * param;
         param = param - decay * param;
-        const T update = exp_avg + weight1 * (grad - exp_avg);
-        exp_avg = exp_avg + weight2 * (grad - exp_avg);
+        const T update = beta1 * exp_avg + weight1 * grad;
+        exp_avg = beta2 * exp_avg + weight2 * grad;
         param = param - with_sign_of(step_size, update, zero);
     }
 };

@@ -52,6 +52,7 @@ def _adam() -> list[Case]:
         options = {"decay": decay, "maximize": maximize, "weight_decay": 0.05}
         cases.append(Case(f"adam-{decay}-{maximize}", gpuadam.Adam, oracle.adam, options))
         cases.append(Case(f"adam_l1-{decay}-{maximize}", gpuadam.Adam, oracle.adam, options | {"l1_decay": 0.03}))
+    cases.append(Case("adam_l1-raw", gpuadam.Adam, oracle.adam, {"l1_decay": 0.03, "amsgrad": "raw", "eps": 1e-3}))
     defaults = {"weight_decay": 0.01, "decay": "decoupled"}
     return [*cases, Case("adamw", gpuadam.AdamW, oracle.adam, defaults)]
 
@@ -102,9 +103,9 @@ def _sgd() -> list[Case]:
     for momentum, decay, maximize in itertools.product((0.0, 0.9), get_args(Decay), (False, True)):
         options = {"momentum": momentum, "decay": decay, "maximize": maximize, "weight_decay": 0.05}
         cases.append(Case(f"sgd-{momentum}-{decay}-{maximize}", gpuadam.SGD, oracle_momentum.sgd, options))
-    for decay in get_args(Decay):
-        options = {"decay": decay, "l1_decay": 0.03, "momentum": 0.9, "lr_placement": "inside"}
-        cases.append(Case(f"sgd_l1-{decay}", gpuadam.SGD, oracle_momentum.sgd, options))
+    for decay, momentum in itertools.product(get_args(Decay), (0.9, 0.0)):
+        options = {"decay": decay, "l1_decay": 0.03, "momentum": momentum, "lr_placement": "inside"}
+        cases.append(Case(f"sgd_l1-{decay}-{momentum}", gpuadam.SGD, oracle_momentum.sgd, options))
     return cases
 
 

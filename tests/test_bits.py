@@ -222,7 +222,7 @@ FAULTS = {  # one operation in another order is all it takes, or a coefficient m
     "adamax": ("step_size * (exp_avg / (exp_inf", "step_size * exp_avg / ((exp_inf"),
     "adagrad": ("step_size * (grad / (sqrt(square_sum", "step_size * grad / ((sqrt(square_sum"),
     "adadelta": ("/ sqrt(square_avg + eps) * grad", "* (grad / sqrt(square_avg + eps))"),
-    "lion": ("T update = exp_avg + weight1 * (grad - exp_avg)", "T update = exp_avg * weight1 + (grad - exp_avg)"),
+    "lion": ("beta2 * exp_avg + weight2 * grad", "exp_avg + weight2 * (grad - exp_avg)"),
     "lamb": ("exp_avg * mean_factor / denominator", "exp_avg / denominator * mean_factor"),
     "adamw_schedule_free": ("- (y_size * update + y_decay * param)", "- y_size * update - y_decay * param"),
     "sgd_schedule_free": ("- (y_size * grad + y_decay * param)", "- y_size * grad - y_decay * param"),

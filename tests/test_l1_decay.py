@@ -126,7 +126,7 @@ def no_l1(h, options):
 
 FAULTS = {
     "decoupled for scheduled": ("adam_l1-scheduled-False", "algorithms.ADAM_L1", decoupled_for_scheduled),
-    "coupled for decoupled": ("sgd_l1-decoupled", "momentum_algorithms.SGD_L1", coupled_for_decoupled),
+    "coupled for decoupled": ("sgd_l1-decoupled-0.9", "momentum_algorithms.SGD_L1", coupled_for_decoupled),
     "no L1": ("nadam_l1-coupled", "algorithms.NADAM_L1", no_l1),
 }
 

@@ -18,7 +18,7 @@ def machine_code(function, signature):
 
 
 ALWAYS = {"adam": 2, "nadam": 2, "rmsprop": 1, "sgd": 0, "radam": 2, "lamb": 2}  # states that no option leaves out
-ALWAYS |= {"adamw_schedule_free": 2, "sgd_schedule_free": 1}
+ALWAYS |= {"adam_l1": 2, "sgd_l1": 0, "adamw_schedule_free": 2, "sgd_schedule_free": 1}
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.name)

@@ -42,7 +42,7 @@ class Compiled(NamedTuple):
 def plain_kinds() -> Iterator[Specialisation]:
     """Every kernel without recipe: rules, formats, and the states that options leave out."""
     absent = {"adam": [(), (2,)], "rmsprop": [(), (1,), (2,), (1, 2)], "sgd": [(), (0,)], "radam": [(2,)]}
-    absent |= {"adam_l1": [(2,)], "sgd_l1": [()]}  # as they stand in the cases
+    absent |= {"adam_l1": absent["adam"], "sgd_l1": absent["sgd"]}
     for name, form in itertools.product(RULES, ("float32", "float64")):
         for left_out in absent.get(name, [()]):
             states = tuple(None if i in left_out else form for i in range(len(RULES[name].states)))

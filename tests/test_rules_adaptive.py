@@ -193,7 +193,7 @@ def test_planted_faults_turn_the_comparison_red(fault, monkeypatch):
 
 def test_lion_has_no_sign_of_zero():
     element = sign_rules.LION.element
-    row = sign_rules.LionCoefficients(1.0, 0.0, 0.0, 0.1, 0.01, 0.0, 0.5)
+    row = sign_rules.LionCoefficients(1.0, 0.0, 0.0, 0.9, 0.1, 0.99, 0.01, 0.0, 0.5)
     found = [element(1.0, grad, 0.0, row)[0] for grad in (2.0, -2.0, 0.0, -0.0)]
     assert found == [0.5, 1.5, 1.0, 1.0]
     assert math.isnan(element(1.0, math.nan, 0.0, row)[0])
