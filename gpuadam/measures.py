@@ -1,6 +1,7 @@
 """The norms of each tensor's weights and of their updates, ahead of a step: its trust ratio (twin of measure.cu).
 
-They are summed in the order of `reduction`: chunks make up parts of one tensor, parts the tensor.
+They are summed in the order of `reduction`: chunks make up parts of one tensor, parts the tensor. The numbers of a
+chunk are kept before they are squared: two short loops become vector code, one does not (0.7 ns an element, not 4).
 """
 
 import functools
@@ -22,8 +23,8 @@ from .sweeps import make_weight, round_row, scaled_and_clipped, sweep_type
 from .tables import CHUNK, CHUNK_ROW, LAUNCH, SPAN, TENSOR, TRUST_LIMIT
 
 
-def make_squares(kind: Specialisation) -> Any:
-    """Add the squares of weights and updates of a chunk to their accumulators; it goes the way of `make_update`."""
+def make_directions(kind: Specialisation) -> Any:
+    """The weights of a chunk and their updates, as numbers; it goes the way of `make_update`."""
     direction = with_all_states(kind.rule, kind.rule.measure)
     param_dtype, grad_dtype = FORMATS[kind.param].storage, FORMATS[kind.grad].storage
     companion_dtype = COMPANION_STORAGE[kind.companion]
@@ -33,28 +34,38 @@ def make_squares(kind: Specialisation) -> Any:
     open_states, (value0, value1, value2), _, _ = make_states(kind)
 
     @inlined
-    def squares(tensor: Any, first: Any, count: Any, c: Any, clip: Any, buffers: Any, sums: Any) -> None:
-        weights, updates = sums
+    def directions(tensor: Any, first: Any, count: Any, c: Any, clip: Any, buffers: Any, found: Any) -> None:
+        weights, updates = found
         params = array_at(np.int64(tensor.param), first, count, param_dtype)
         grads = array_at(np.int64(tensor.grad), first, count, grad_dtype)
         companions = array_at(np.int64(tensor.companion), first, count, companion_dtype)
         states0, states1, states2 = open_states(tensor, first, count, buffers)
-        for begin in range(0, count, ACCUMULATORS):
-            for i in range(begin, min(begin + ACCUMULATORS, count)):
-                grad = scaled_and_clipped(compute(grad_value(grads[i])), c.grad_factor, clip)
-                weight = read_weight(params[i], load(companions, i))
-                states = value0(load(states0, i)), value1(load(states1, i)), value2(load(states2, i))
-                update = np.float64(direction(weight, grad, states[0], states[1], states[2], c)[0])
-                weights[i - begin] += np.float64(weight) * np.float64(weight)
-                updates[i - begin] += update * update
+        for i in range(count):
+            grad = scaled_and_clipped(compute(grad_value(grads[i])), c.grad_factor, clip)
+            weight = read_weight(params[i], load(companions, i))
+            states = value0(load(states0, i)), value1(load(states1, i)), value2(load(states2, i))
+            weights[i] = weight
+            updates[i] = direction(weight, grad, states[0], states[1], states[2], c)[0]
 
-    return squares
+    return directions
+
+
+@inlined
+def sum_of_squares(values: Any, accumulators: Any, lanes: Any) -> float:
+    """That of a chunk, as `reduction` sums gradients."""
+    accumulators[:] = 0.0
+    for begin in range(0, len(values), ACCUMULATORS):
+        part = values[begin : begin + ACCUMULATORS]
+        for lane in range(len(part)):
+            value = np.float64(part[lane])
+            accumulators[lane] += value * value
+    return fold(accumulators, lanes)  # type: ignore[no-any-return]
 
 
 @functools.cache
 def make_measure(kind: Specialisation) -> Any:
     """Compile the squared norms of chunks [begin, end) for one specialisation."""
-    squares, new_buffer = make_squares(kind), make_buffer(kind)
+    directions, new_buffer = make_directions(kind), make_buffer(kind)
     row_type, compute = kind.rule.row, FORMATS[kind.compute].storage
     size: int = len(row_type._fields)  # type: ignore[attr-defined]
 
@@ -64,19 +75,17 @@ def make_measure(kind: Specialisation) -> Any:
         tensors = table_at(launch.tensors, UNKNOWN, TENSOR)
         norms = table_at(launch.chunk_norms, 2 * end, np.float64)
         buffers = new_buffer(), new_buffer(), new_buffer()
-        rounded, lanes = np.empty(size + 2, compute), np.empty(LANES)
-        weights, updates = np.empty(ACCUMULATORS), np.empty(ACCUMULATORS)
+        rounded, weights, updates = np.empty(size + 2, compute), np.empty(CHUNK, compute), np.empty(CHUNK, compute)
+        accumulators, lanes = np.empty(ACCUMULATORS), np.empty(LANES)
         for row in range(begin, end):
             tensor, first = tensors[chunks[row].tensor], np.int64(chunks[row].index) * CHUNK
             if tensor.grad != 0:
                 round_row(launch, tensor, 1.0, rounded)
                 c = row_type(*to_fixed_tuple(rounded, size))
                 count = min(first + CHUNK, tensor.numel) - first
-                weights[:] = 0.0
-                updates[:] = 0.0
-                squares(tensor, first, count, c, rounded[size], buffers, (weights, updates))
-                norms[2 * row] = fold(weights, lanes)
-                norms[2 * row + 1] = fold(updates, lanes)
+                directions(tensor, first, count, c, rounded[size], buffers, (weights, updates))
+                norms[2 * row] = sum_of_squares(weights[:count], accumulators, lanes)
+                norms[2 * row + 1] = sum_of_squares(updates[:count], accumulators, lanes)
 
     return kept(functools.partial(numba.cfunc, sweep_type, error_model="numpy"), measure)
 
