@@ -45,6 +45,16 @@ def test_the_public_classes_and_schedules_have_examples():
     assert all(">>>" in (thing.__doc__ or "") for thing in (Adam, AdamW, NAdam, RMSprop, SGD, *factories))
 
 
+def test_the_readme_counts_what_there_is():
+    import gpuadam
+    from gpuadam import schedules
+
+    made = [getattr(gpuadam, name) for name in gpuadam.__all__]
+    optimizers = [c for c in made if isinstance(c, type) and issubclass(c, gpuadam.Optimizer)]
+    names = [name for family in schedules.FAMILIES for name in family.__all__]
+    assert f"{len(optimizers) - 1} optimizers and {len(names)} schedules" in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.parametrize(("name", "block"), EXAMPLES, ids=[name for name, _ in EXAMPLES])
 def test_examples_of_the_pages(name, block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
