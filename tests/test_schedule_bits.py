@@ -1,5 +1,6 @@
 """Every schedule that has another name somewhere: the same bits from Numba and from the kernel's own evaluator."""
 
+import device_evaluator
 import equivalents
 import host_evaluator
 import host_kernels
@@ -29,3 +30,8 @@ def test_one_operation_in_another_order_is_seen():
         "exact_math.cuh", "copysign(1.0, x) * sin_turn", "copysign(1.0000000000000002, x) * sin_turn"
     )
     assert (schedule(STEPS) != host_evaluator.sample(schedule, STEPS, patch)).any()
+
+
+def test_the_evaluator_that_a_device_runs_compiles(monkeypatch):
+    pytest.importorskip("cupy", reason="CuPy, which has the binding of NVRTC, is not installed")
+    assert device_evaluator.compile_evaluator(monkeypatch, 90)[:4] == b"\x7fELF"
