@@ -9,7 +9,7 @@ from cli_checks import PNG, ROOT, python_m_gpuadam, refusal
 
 from gpuadam import cli, gallery, plot_command
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 WARMUP = "warmup_cosine_decay(0, 3e-4, warmup_steps=1000, decay_steps=10000)"
 
 

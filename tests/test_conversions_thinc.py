@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-theirs = pytest.importorskip("thinc.schedules")
+theirs = pytest.importorskip("thinc.schedules", reason="thinc is not installed")
 
 import gpuadam.thinc  # noqa: E402
 from gpuadam.thinc import as_schedule  # noqa: E402

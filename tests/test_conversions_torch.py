@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from torch.optim import lr_scheduler as theirs  # noqa: E402
 from torch.optim.swa_utils import SWALR  # noqa: E402

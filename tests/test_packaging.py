@@ -175,17 +175,23 @@ def test_a_step_where_files_are_in_the_way_of_folders(package):
 # ---- the tests without what is optional
 
 
-NO_TORCH = {"test_bad_input_torch": "PyTorch is not installed"}
+NO_TORCH = dict.fromkeys(
+    ("test_bad_input_torch", "test_conversions_torch", "test_conversions_keras"), "PyTorch is not installed"
+)
 LEFT_OUT = {  # without these: the files that are skipped, and why
     ("torch",): NO_TORCH,
     ("torch", "cupy", "cupy_backends", "mpmath"): {
         **NO_TORCH,
         "test_fake_cupy": "CuPy is not installed",
         "test_nvrtc": "CuPy, which has the binding of NVRTC, is not installed",
-        "test_exact_math": "mpmath is not installed",
+        **dict.fromkeys(("test_exact_math", "test_decays", "test_warmups"), "mpmath is not installed"),
     },
     ("ml_dtypes", "safetensors", "cupy", "cupy_backends"): {  # CuPy stumbles over an ml_dtypes that is None
         "bfloat16": "ml_dtypes is not installed",  # which every test that needs it imports
+    },
+    ("jax", "optax", "keras", "transformers", "thinc"): {
+        "test_conversions_keras": "Keras is not installed",
+        "test_conversions_thinc": "thinc is not installed",
     },
     ("safetensors",): {"test_checkpoint": "safetensors is not installed"},
 }

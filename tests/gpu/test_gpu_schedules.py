@@ -3,6 +3,7 @@
 import device_evaluator
 import equivalents
 import pytest
+from bfloat16 import ml_dtypes  # noqa: F401 (what is imported below needs it)
 from cases import assert_same_bits
 from test_schedule_bits import STEPS, TEXTS
 from twins import MARKS
