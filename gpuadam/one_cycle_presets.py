@@ -2,7 +2,7 @@
 
 from .expressions import Expr, Number, Scalar
 from .one_cycles import against, phases, read_momenta
-from .schedule_arguments import read_number, read_value, require
+from .schedule_arguments import read_list, read_number, read_value, require
 
 __all__ = [
     "fastai07_one_cycle", "fastai07_one_cycle_momentum", "fastai_one_cycle", "fastai_one_cycle_momentum", "flat_cos",
@@ -35,8 +35,9 @@ def fastai_one_cycle_momentum(total_steps: Number, *, moms: tuple[Scalar, Scalar
     array([0.95, 0.85, 0.95])
     """
     total = read_number(total_steps, "total_steps")
-    require(len(moms) == 3, "moms", "three momenta", moms)
-    levels = [read_value(momentum, f"momentum {i} of moms", "in [0, 1]") for i, momentum in enumerate(moms)]
+    momenta = read_list(moms, "moms")
+    require(len(momenta) == 3, "moms", "three momenta", moms)
+    levels = [read_value(momentum, f"momentum {i} of moms", "in [0, 1]") for i, momentum in enumerate(momenta)]
     return phases(levels, [0, read_number(pct_start, "pct_start", "in [0, 1]") * total, total], "cosine")
 
 
@@ -167,6 +168,7 @@ def nachiket273_one_cycle_momentum(
     >>> nachiket273_one_cycle_momentum(100)([0, 45, 90, 100])
     array([0.95, 0.85, 0.95, 0.95])
     """
-    require(len(momentum_vals) == 2, "momentum_vals", "two momenta, the higher one first", momentum_vals)
-    high, low = read_momenta(*momentum_vals, ("momentum_vals[0]", "momentum_vals[1]"))
+    momenta = read_list(momentum_vals, "momentum_vals")
+    require(len(momenta) == 2, "momentum_vals", "two momenta, the higher one first", momentum_vals)
+    high, low = read_momenta(momenta[0], momenta[1], ("momentum_vals[0]", "momentum_vals[1]"))
     return against(high, low, _nachiket273_places(total_steps, prcnt, use_cosine), "cosine" if use_cosine else "linear")

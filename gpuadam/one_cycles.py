@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 from .expressions import Expr, Number, Scalar, minimum, step, where
-from .schedule_arguments import interpolate, read_number, read_value, require
+from .schedule_arguments import interpolate, read_number, read_value, require, require_choice
 
 __all__ = [
     "cosine_onecycle", "linear_onecycle", "one_cycle", "one_cycle_momentum", "smith_one_cycle",
@@ -17,7 +17,7 @@ def phases(levels: Sequence[Expr], places: Sequence[float], anneal: str = "linea
 
     A place itself belongs to the phase that it ends. A first phase without length leaves its end at once.
     """
-    require(anneal in ("cosine", "linear"), "anneal", "'cosine' or 'linear'", anneal)
+    require_choice(anneal, "anneal", ("cosine", "linear"))
     position, value = minimum(step, places[-1]), levels[0]
     for i, (begin, end) in enumerate(itertools.pairwise(places)):
         flat = levels[i] is levels[i + 1]

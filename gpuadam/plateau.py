@@ -4,12 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .compiler import walk
 from .expressions import Expr, Parameter
 from .hyperparameters import check_choice, check_whole
 from .optimizer import Optimizer
 from .program import Op
-from .schedule_arguments import read_number, require
+from .schedule_arguments import read_list, read_number, read_result, require
 
 STATE = ("best", "cooldown_counter", "last_epoch", "num_bad_epochs", "pending")
 
@@ -71,7 +73,8 @@ class ReduceLROnPlateau:
         self.threshold = read_number(threshold, "threshold", ">= 0")
         self.eps, self.atol = read_number(eps, "eps", ">= 0"), read_number(atol, "atol", ">= 0")
         self.accumulation_size, self.min_scale = accumulation_size, read_number(min_scale, "min_scale", ">= 0")
-        self.names = [name] if isinstance(name, str) else list(name)
+        self.names = [name] if isinstance(name, str) else read_list(name, "name")
+        require(0 < len(self.names) == len(set(self.names)), "name", "a text, or a list of different ones", name)
         self.min_lrs = self._read_bounds(min_lr)
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs = self.cooldown_counter = self.last_epoch = 0
@@ -83,10 +86,8 @@ class ReduceLROnPlateau:
         Args:
             metric: A number, or what `float` makes one of (an array of one element; that of a GPU waits for it).
         """
-        if not hasattr(metric, "__float__"):
-            raise TypeError(f"metric must be a number, got {metric!r}")
         mean, count = self.pending
-        mean, count = (count * mean + float(metric)) / (count + 1), count + 1
+        mean, count = (count * mean + read_result(metric, "metric")) / (count + 1), count + 1
         if count < self.accumulation_size:
             self.pending = (mean, count)
         else:
@@ -128,8 +129,10 @@ class ReduceLROnPlateau:
 
     def _read_bounds(self, min_lr: float | Sequence[float]) -> list[float]:
         """One bound for each name, and each name that of a parameter to which it can apply."""
-        bounds = [min_lr] * len(self.names) if isinstance(min_lr, int | float) else list(min_lr)
-        require(len(bounds) == len(self.names) > 0, "min_lr", f"a number, or {len(self.names)} as of name", min_lr)
+        bounds = (
+            [min_lr] * len(self.names) if isinstance(min_lr, int | float | np.number) else read_list(min_lr, "min_lr")
+        )
+        require(len(bounds) == len(self.names), "min_lr", f"a number, or {len(self.names)} as of name", min_lr)
         known = self.optimizer.parameters()
         for name, bound in zip(self.names, bounds, strict=True):
             if name not in known:

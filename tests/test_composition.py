@@ -188,6 +188,18 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: schedules.noisy(DECAY, noise_type="gauss"), "noise_type must be 'normal' or 'uniform', got 'gauss'"),
     (lambda: schedules.noisy(DECAY, seed=-1), "seed must be finite and >= 0, got -1"),
     (lambda: schedules.shift(DECAY, math.nan), "begin must be finite, got nan"),
+    *(
+        (lambda make=make: make(math.nan), f"^{name} must be finite, got nan$")
+        for make, name in (
+            (lambda x: schedules.join([DECAY, x], [3]), "schedule 1"),
+            (lambda x: schedules.clip(x, 0, 1), "schedule"),
+            (lambda x: schedules.noisy(x), "schedule"),
+            (lambda x: schedules.per_epoch(x, 5), "schedule"),
+            (lambda x: schedules.repeat(x, 5), "schedule"),
+            (lambda x: schedules.shift(x, 5), "schedule"),
+            (lambda x: schedules.stretch(x, 5), "schedule"),
+        )
+    ),
 ]
 
 
@@ -210,6 +222,32 @@ def test_what_is_no_number_is_refused(bad: Any) -> None:
         (lambda: schedules.sampled_epochs(halved_at_odd_epochs, 5, 5, lr=bad), "lr"),
     ):  # fmt: skip
         with pytest.raises(TypeError, match=f"^{name} must be a number, got "):
+            call()
+
+
+@pytest.mark.parametrize("bad", ["0.1", None, True, 1j, [0.1], np.ones(2)], ids=repr)
+def test_functions_that_give_no_number_are_refused(bad: Any) -> None:
+    with pytest.raises(TypeError, match=r"^function\(0\) must be a number, got "):
+        schedules.sampled(lambda k: bad, 3)
+    with pytest.raises(TypeError, match=r"^function\(0, 1\.0\) must be a number, got "):
+        schedules.sampled_epochs(lambda epoch, lr: bad, 3, 10, lr=1)
+
+
+@pytest.mark.parametrize("bad", [3, None, np.array(3.0), schedules.step], ids=repr)
+def test_what_is_no_list_is_refused(bad: Any) -> None:
+    for call, name in (
+        (lambda: schedules.join(bad, [3]), "schedules"),
+        (lambda: schedules.join([1, 2], bad), "boundaries"),
+        (lambda: schedules.piecewise_constant(bad, [1, 2]), "boundaries"),
+        (lambda: schedules.piecewise_constant([3], bad), "values"),
+        (lambda: schedules.piecewise_interpolate(bad, [1, 2]), "knots"),
+        (lambda: schedules.piecewise_interpolate([3, 4], bad), "values"),
+        (lambda: schedules.multi_step_decay(1, bad), "milestones"),
+        (lambda: schedules.fastai_one_cycle_momentum(100, moms=bad), "moms"),
+        (lambda: schedules.nachiket273_one_cycle_momentum(100, momentum_vals=bad), "momentum_vals"),
+        (lambda: schedules.sgdr_schedule(bad), "cosine_kwargs"),
+    ):
+        with pytest.raises(TypeError, match=f"^{name} must be a list, got "):
             call()
 
 

@@ -228,7 +228,8 @@ BAD = {
     "min_lr": ({"min_lr": -1.0}, "min_lr must be finite and >= 0, got -1.0"),
     "min_lr of another length": ({"min_lr": [0.0, 0.0]}, r"min_lr must be a number, or 1 as of name, got \[0.0, 0.0\]"),
     "name": ({"name": "scale"}, r"name is 'scale'; allowed are the named parameters of the optimizer, \['plateau'\]"),
-    "no name": ({"name": []}, "min_lr must be a number, or 0 as of name"),
+    "no name": ({"name": []}, r"name must be a text, or a list of different ones, got \[\]"),
+    "a name twice": ({"name": ["plateau"] * 2}, "name must be a text, or a list of different ones"),
 }
 
 
@@ -255,10 +256,21 @@ def test_a_bound_of_what_is_no_number(own):
     ReduceLROnPlateau(optimizer_of(*own))
 
 
+def test_a_bound_of_numpy():
+    plateau = ReduceLROnPlateau(optimizer_of(0.1 * parameter("plateau", 1.0)), min_lr=np.float32(0.0625), patience=0)
+    for _ in range(3):
+        plateau.step(1.0)
+    assert plateau.optimizer.hyperparameters()[0]["lr"] == 0.0625
+
+
 def test_bad_types():
     plateau = ReduceLROnPlateau(optimizer_of(0.1 * parameter("plateau", 1.0)))
     with pytest.raises(TypeError, match=r"metric must be a number, got '1\.0'"):
         plateau.step("1.0")
+    with pytest.raises(TypeError, match=r"metric must be a number, got array\(\[1\., 1\.\]\)"):
+        plateau.step(np.ones(2))
+    with pytest.raises(TypeError, match="name must be a list, got 3"):
+        ReduceLROnPlateau(plateau.optimizer, name=3)
     with pytest.raises(TypeError, match="optimizer must be one of gpuadam, got dict"):
         ReduceLROnPlateau({})
     with pytest.raises(ValueError, match=r"state_dict has \['best'\]; allowed are"):
