@@ -80,7 +80,7 @@ def read_momenta(high: Scalar, low: Scalar, names: Sequence[str] = ("max_momentu
 
 
 def _torch_places(total_steps: Number, pct_start: Number, three_phase: bool) -> list[float]:
-    total = read_number(total_steps, "total_steps")
+    total = read_number(total_steps, "total_steps", ">= 1")
     start = read_number(pct_start, "pct_start", "in [0, 0.5]" if three_phase else "in [0, 1]")
     return [0, start * total - 1, *([2 * start * total - 2] if three_phase else []), total - 1]
 

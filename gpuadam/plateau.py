@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .compiler import walk
-from .expressions import Expr, Parameter
+from .expressions import Expr, Parameter, as_number
 from .hyperparameters import check_choice, check_whole
 from .optimizer import Optimizer
 from .program import Op
@@ -115,6 +115,8 @@ class ReduceLROnPlateau:
         """Rewrite each parameter by which the learning rate falls by more than eps."""
         values = self.optimizer.parameters()
         for name, min_lr in zip(self.names, self.min_lrs, strict=True):
+            if name not in values:
+                raise ValueError(f"name is {name!r}, which the schedules hold no more; allowed are {sorted(values)}")
             bases = self._bases(name)
             base = max([base for base in bases if base is not None]) if bases and None not in bases else 1.0
             old = base * values[name]
@@ -157,8 +159,14 @@ class ReduceLROnPlateau:
         """Go on from a state; the arguments stay the constructor's. Load the optimizer's state too."""
         if set(state_dict) != set(STATE):
             raise ValueError(f"state_dict has {sorted(map(str, state_dict))}; allowed are {list(STATE)}, all of them")
-        for key in STATE:
-            setattr(self, key, state_dict[key])
+        best, cooldown_counter, last_epoch, num_bad_epochs, pending = (state_dict[key] for key in STATE)
+        for key in ("cooldown_counter", "last_epoch", "num_bad_epochs"):
+            check_whole(state_dict[key], key)
+        require(len(read_list(pending, "pending")) == 2, "pending", "a mean and a count", pending)
+        check_whole(pending[1], "the count of pending")
+        mean = as_number(pending[0], "the mean of pending")
+        self.best, self.pending = as_number(best, "best"), (mean, pending[1])
+        self.cooldown_counter, self.last_epoch, self.num_bad_epochs = cooldown_counter, last_epoch, num_bad_epochs
 
 
 def is_parameter(part: Expr, name: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .composition import join
 from .expressions import (
+    LAST_STEP,
     Expr,
     Number,
     Scalar,
@@ -174,17 +175,17 @@ def _periods(restart_period: Number, t_mult: Number, epochs: int) -> tuple[list[
     whole = read_number(epochs, "epochs") % 1 == 0
     require(whole and epochs <= MAXIMUM_EPOCHS, "epochs", f"a whole number up to {MAXIMUM_EPOCHS:,}", epochs)
     growth = read_number(t_mult, "t_mult")
-    begins, lengths = [0], [math.ceil(read_number(restart_period, "restart_period"))]
+    begins, lengths = [0], [math.ceil(min(read_number(restart_period, "restart_period"), LAST_STEP))]
     while begins[-1] + lengths[-1] < epochs:
         begins.append(begins[-1] + lengths[-1])
-        lengths.append(math.ceil(lengths[-1] * growth))
+        lengths.append(math.ceil(min(lengths[-1] * growth, LAST_STEP)))
     return begins, lengths
 
 
 def _adamwr_eta(batch_size: Number, epoch_size: Number, restart_period: Number, t_mult: Number, epochs: int,
                 policy: str, gamma: Number, triangular_step: Number) -> tuple[Expr, Expr]:  # fmt: skip
     """The multiplier of the learning rate, and the epochs of the present period."""
-    batches = math.ceil(read_number(epoch_size, "epoch_size") / read_number(batch_size, "batch_size"))
+    batches = math.ceil(read_number(epoch_size, "epoch_size", ">= 1") / read_number(batch_size, "batch_size", ">= 1"))
     begins, lengths = _periods(restart_period, t_mult, epochs)
     epoch = floor(step / batches)
     number = table([bisect(begins, e) - 1 for e in range(int(epochs))], epoch)

@@ -275,4 +275,28 @@ def test_bad_types():
         ReduceLROnPlateau({})
     with pytest.raises(ValueError, match=r"state_dict has \['best'\]; allowed are"):
         plateau.load_state_dict({"best": 1.0})
+    good = plateau.state_dict()
+    for key, bad, message in (
+        ("best", "low", "best must be a number, got 'low'"),
+        ("cooldown_counter", None, "cooldown_counter is None; allowed are whole numbers"),
+        ("last_epoch", -1, "last_epoch is -1; allowed are whole numbers"),
+        ("num_bad_epochs", 1.5, r"num_bad_epochs is 1\.5; allowed are whole numbers"),
+        ("pending", 3, "pending must be a list, got 3"),
+        ("pending", [0.0], r"pending must be a mean and a count, got \[0\.0\]"),
+        ("pending", ["1", 0], "the mean of pending must be a number, got '1'"),
+        ("pending", [0.0, -1], "the count of pending is -1; allowed are whole numbers"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            plateau.load_state_dict({**good, "best": 7.0, key: bad})
+        assert plateau.state_dict() == good
     assert plateau.last_epoch == 0
+
+
+def test_a_parameter_that_is_there_no_more():
+    optimizer = optimizer_of(0.1 * parameter("plateau", 1.0))
+    plateau = ReduceLROnPlateau(optimizer, patience=0)
+    plateau.step(1.0)
+    optimizer.set_hyperparameters(lr=0.1)
+    with pytest.raises(ValueError, match=r"name is 'plateau', which the schedules hold no more; allowed are \[\]"):
+        plateau.step(1.0)
+    assert plateau.last_epoch == 1

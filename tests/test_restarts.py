@@ -128,6 +128,7 @@ def test_adamwr_lists_its_restarts():
     assert len(tops) > 40
     assert (schedule(tops) == 1).all()
     assert (schedule([4 * begin for begin, _ in starts]) == 0.125).all()
+    assert adamwr(0.1, 8, 32, 1, 1e308, epochs=9)(5) == adamwr(0.1, 8, 32, 1e308, epochs=9)(0) == 0.1
     assert schedule([8 * epochs, 2**40]).tolist() == [0.125] * 2
     shrinking = adamwr(1.0, 1, 4, 8, 0.5, epochs=20, min_lr=0.0, policy="triangular")
     assert np.flatnonzero(shrinking(range(80)) == 1)[:3].tolist() == [16, 40, 52]
@@ -163,6 +164,8 @@ REFUSED = {
     "total_iterations must be a whole number > 1, got 1.5": lambda: keras_adamw_weight_decay(0.1, 1.5),
     "total_iterations must be finite and > 0, got 0": lambda: keras_adamw_weight_decay(0.1, 0),
     "epochs must be a whole number up to 10,000, got 10001": lambda: adamwr(0.1, 8, 32, epochs=10_001),
+    "batch_size must be finite and >= 1, got 5e-324": lambda: adamwr(0.1, 5e-324, 32, epochs=9),
+    "epoch_size must be finite and >= 1, got 0.5": lambda: adamwr(0.1, 8, 0.5, epochs=9),
     "triangular_step must be > 0 and < 1, got 0": lambda: adamwr(0.1, 8, 32, epochs=9, triangular_step=0),
     "triangular_step must be > 0 and < 1, got 1": lambda: adamwr(0.1, 8, 32, epochs=9, triangular_step=1),
     "cosine_kwargs must be at least one cycle, got []": lambda: sgdr_schedule([]),
