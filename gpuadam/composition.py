@@ -9,6 +9,7 @@ from .expressions import Expr, Number, Scalar, floor, maximum, minimum, step, ta
 from .retiming import retimed, shift
 from .schedule_arguments import (
     between,
+    read_flag,
     read_list,
     read_number,
     read_piece,
@@ -81,7 +82,9 @@ def per_epoch(schedule: Scalar, steps_per_epoch: Number, *, staircase: bool = Tr
     (array([1.  , 1.  , 0.75]), 0.875)
     """
     epoch = step / read_number(steps_per_epoch, "steps_per_epoch")
-    return retimed(schedule, floor(epoch) if staircase else epoch, "and counts updates, not epochs")
+    return retimed(
+        schedule, floor(epoch) if read_flag(staircase, "staircase") else epoch, "and counts updates, not epochs"
+    )
 
 
 def clip(schedule: Scalar, low: Scalar, high: Scalar) -> Expr:

@@ -26,6 +26,7 @@ from .schedule_arguments import (
     are_rising,
     between,
     interpolate,
+    read_flag,
     read_list,
     read_number,
     read_value,
@@ -138,7 +139,9 @@ def exponential_decay(lr: Scalar, decay_steps: Number, decay_rate: Number, *, st
     """
     begin = read_number(transition_begin, "transition_begin", ">= 0")
     exponent = (maximum(step - begin, 0) if begin else step) / read_number(decay_steps, "decay_steps")
-    value = read_value(lr, "lr") * read_number(decay_rate, "decay_rate") ** (floor(exponent) if staircase else exponent)
+    value = read_value(lr, "lr") * read_number(decay_rate, "decay_rate") ** (
+        floor(exponent) if read_flag(staircase, "staircase") else exponent
+    )
     bound = maximum if decay_rate < 1 else minimum
     return value if end_value is None else bound(value, read_value(end_value, "end_value"))
 
@@ -154,7 +157,9 @@ def natural_exp_decay(lr: Scalar, decay_steps: Number, decay_rate: Number, *, st
     0.367879
     """
     passed = step / read_number(decay_steps, "decay_steps")
-    return read_value(lr, "lr") * exp(-read_number(decay_rate, "decay_rate") * (floor(passed) if staircase else passed))
+    return read_value(lr, "lr") * exp(
+        -read_number(decay_rate, "decay_rate") * (floor(passed) if read_flag(staircase, "staircase") else passed)
+    )
 
 
 def inverse_time_decay(
@@ -172,7 +177,9 @@ def inverse_time_decay(
     array([1.  , 0.5 , 0.25])
     """
     passed = step / read_number(decay_steps, "decay_steps")
-    denominator = 1 + read_number(decay_rate, "decay_rate") * (floor(passed) if staircase else passed)
+    denominator = 1 + read_number(decay_rate, "decay_rate") * (
+        floor(passed) if read_flag(staircase, "staircase") else passed
+    )
     exponent = read_number(power, "power")
     return read_value(lr, "lr") / (denominator if exponent == 1 else denominator**exponent)
 
@@ -206,7 +213,7 @@ def polynomial_decay(lr: Scalar, decay_steps: Number, end_lr: Scalar = 1e-4, pow
     """
     length, begin = read_number(decay_steps, "decay_steps"), read_number(transition_begin, "transition_begin", ">= 0")
     passed = maximum(step - begin, 0) if begin else step
-    total = length * maximum(-floor(-passed / length), 1) if cycle else as_expr(length)
+    total = length * maximum(-floor(-passed / length), 1) if read_flag(cycle, "cycle") else as_expr(length)
     remaining, end = maximum(total - passed, 0) / total, read_value(end_lr, "end_lr")
     return (read_value(lr, "lr") - end) * remaining ** read_number(power, "power") + end
 

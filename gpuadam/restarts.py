@@ -28,7 +28,7 @@ from .expressions import (
     table,
     where,
 )  # fmt: skip
-from .schedule_arguments import read_list, read_number, read_value, require, require_choice
+from .schedule_arguments import read_flag, read_list, read_number, read_value, require, require_choice
 from .shapes import level
 from .warmup_decays import warmup_cosine_decay
 
@@ -143,7 +143,7 @@ def keras_adamw_eta(
     total = read_number(total_iterations, "total_iterations")
     require(total % 1 == 0 and total > 1, "total_iterations", "a whole number > 1", total_iterations)
     last = total - 1
-    place = step - cycle(step, total)[0] * total if autorestart else step
+    place = step - cycle(step, total)[0] * total if read_flag(autorestart, "autorestart") else step
     high, low = read_value(eta_max, "eta_max"), read_value(eta_min, "eta_min")
     return where(step > 0, level(low, high, (last - place) / last, place / last, "cosine"), 1)
 

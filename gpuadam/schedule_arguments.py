@@ -4,6 +4,8 @@ import math
 from collections.abc import Collection, Iterable
 from typing import Any
 
+import numpy as np
+
 from .expressions import Expr, Number, Scalar, as_expr, as_number
 from .shapes import level, parts
 
@@ -58,6 +60,12 @@ def read_result(value: Any, name: str) -> float:
 def require_choice(value: Any, name: str, choices: Collection[str]) -> None:
     allowed = " or ".join(map(repr, choices)) if len(choices) == 2 else f"one of {', '.join(choices)}"
     require(isinstance(value, str) and value in choices, name, allowed, value)
+
+
+def read_flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def are_rising(places: list[float]) -> bool:

@@ -7,7 +7,7 @@ no end. `first=1` evaluates the whole of a schedule one step further on: the fir
 import math
 
 from .expressions import Expr, Number, Scalar, cospi, cycle, floor, maximum, minimum, sinpi, step, where
-from .schedule_arguments import interpolate, read_number, read_value, require, require_choice
+from .schedule_arguments import interpolate, read_flag, read_number, read_value, require, require_choice
 from .shapes import level, parts
 from .warmups import linear_warmup
 
@@ -144,7 +144,9 @@ def warmup_exponential_decay(init_value: Scalar, peak_value: Scalar, warmup_step
     rise, peak, begin = _rise(init_value, peak_value, warmup_steps, first)
     held = read_number(transition_begin, "transition_begin", ">= 0")
     exponent = maximum(step - (begin + held), 0) / read_number(transition_steps, "transition_steps")
-    value = peak * read_number(decay_rate, "decay_rate") ** (floor(exponent) if staircase else exponent)
+    value = peak * read_number(decay_rate, "decay_rate") ** (
+        floor(exponent) if read_flag(staircase, "staircase") else exponent
+    )
     if end_value is not None:
         value = (maximum if decay_rate < 1 else minimum)(value, read_value(end_value, "end_value"))
     return where(step < begin, rise, value)

@@ -251,6 +251,26 @@ def test_what_is_no_list_is_refused(bad: Any) -> None:
             call()
 
 
+@pytest.mark.parametrize("bad", ["False", None, 1, schedules.step], ids=repr)
+def test_what_is_neither_true_nor_false_is_refused(bad: Any) -> None:
+    for call, name in (
+        (lambda flag: schedules.exponential_decay(1, 5, 0.5, staircase=flag), "staircase"),
+        (lambda flag: schedules.natural_exp_decay(1, 5, 0.5, staircase=flag), "staircase"),
+        (lambda flag: schedules.inverse_time_decay(1, 5, 0.5, staircase=flag), "staircase"),
+        (lambda flag: schedules.warmup_exponential_decay(0, 1, 2, 5, 0.5, staircase=flag), "staircase"),
+        (lambda flag: schedules.per_epoch(DECAY, 5, staircase=flag), "staircase"),
+        (lambda flag: schedules.polynomial_decay(1, 5, cycle=flag), "cycle"),
+        (lambda flag: schedules.one_cycle(1, 50, three_phase=flag), "three_phase"),
+        (lambda flag: schedules.one_cycle_momentum(50, three_phase=flag), "three_phase"),
+        (lambda flag: schedules.nachiket273_one_cycle(1, 50, use_cosine=flag), "use_cosine"),
+        (lambda flag: schedules.nachiket273_one_cycle_momentum(50, use_cosine=flag), "use_cosine"),
+        (lambda flag: schedules.keras_adamw_eta(50, autorestart=flag), "autorestart"),
+    ):
+        with pytest.raises(TypeError, match=f"^{name} must be True or False, got "):
+            call(bad)
+        assert (call(np.True_)(range(60)) == call(True)(range(60))).all()
+
+
 def test_callables_are_sent_to_sampled() -> None:
     with pytest.raises(TypeError, match=r"^schedule is a plain callable.+schedules\.sampled\(callable, steps\)"):
         schedules.per_epoch(decay, 5)  # type: ignore[arg-type]
