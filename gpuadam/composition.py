@@ -3,10 +3,21 @@
 import math
 from collections.abc import Callable, Iterable
 from statistics import NormalDist
+from typing import Any
 
-from .expressions import Expr, Number, Scalar, as_expr, floor, maximum, minimum, step, table, uniform, where
+from .expressions import Expr, Number, Scalar, floor, maximum, minimum, step, table, uniform, where
 from .retiming import retimed, shift
-from .schedule_arguments import between, read_number, read_value, require
+from .schedule_arguments import (
+    between,
+    read_flag,
+    read_list,
+    read_number,
+    read_piece,
+    read_result,
+    read_value,
+    require,
+    require_choice,
+)
 
 __all__ = ["clip", "join", "noisy", "per_epoch", "repeat", "sampled", "sampled_epochs", "shift", "stretch"]
 
@@ -21,7 +32,7 @@ def join(schedules: Iterable[Scalar], boundaries: Iterable[Number]) -> Expr:
     >>> join([step / 2, 1 - step / 4], [2])([0, 1, 2, 4, 6])
     array([0. , 0.5, 1. , 0.5, 0. ])
     """
-    pieces = [as_expr(schedule, f"schedule {i}") for i, schedule in enumerate(schedules)]
+    pieces = [read_piece(schedule, f"schedule {i}") for i, schedule in enumerate(read_list(schedules, "schedules"))]
     places = between(boundaries, len(pieces), "schedules")
     joined = pieces[0]
     for piece, begin in zip(pieces[1:], places, strict=True):
@@ -71,7 +82,9 @@ def per_epoch(schedule: Scalar, steps_per_epoch: Number, *, staircase: bool = Tr
     (array([1.  , 1.  , 0.75]), 0.875)
     """
     epoch = step / read_number(steps_per_epoch, "steps_per_epoch")
-    return retimed(schedule, floor(epoch) if staircase else epoch, "and counts updates, not epochs")
+    return retimed(
+        schedule, floor(epoch) if read_flag(staircase, "staircase") else epoch, "and counts updates, not epochs"
+    )
 
 
 def clip(schedule: Scalar, low: Scalar, high: Scalar) -> Expr:
@@ -83,7 +96,7 @@ def clip(schedule: Scalar, low: Scalar, high: Scalar) -> Expr:
     bounds = read_value(low, "low"), read_value(high, "high")
     if bounds[0].is_constant and bounds[1].is_constant:
         require(bounds[0].payload <= bounds[1].payload, "high", f">= low={low!r}", high)
-    return minimum(maximum(as_expr(schedule, "schedule"), bounds[0]), bounds[1])
+    return minimum(maximum(read_piece(schedule, "schedule"), bounds[0]), bounds[1])
 
 
 def noisy(schedule: Scalar, noise_pct: Number = 0.67, *, noise_type: str = "normal", seed: Number = 42) -> Expr:
@@ -101,7 +114,7 @@ def noisy(schedule: Scalar, noise_pct: Number = 0.67, *, noise_type: str = "norm
     >>> abs(noisy(0.1, 0.5)(7) - 0.1) < 0.05
     True
     """
-    require(noise_type in ("normal", "uniform"), "noise_type", "'normal' or 'uniform'", noise_type)
+    require_choice(noise_type, "noise_type", ("normal", "uniform"))
     bound, random = read_number(noise_pct, "noise_pct"), uniform(read_number(seed, "seed", ">= 0"), step)
     require(bound <= 1, "noise_pct", "in (0, 1]", noise_pct)
     noise = bound * (2 * random - 1)
@@ -109,7 +122,7 @@ def noisy(schedule: Scalar, noise_pct: Number = 0.67, *, noise_type: str = "norm
         normal, count = NormalDist(), 1024
         inside = math.erf(bound / math.sqrt(2))
         noise = table([normal.inv_cdf(0.5 + inside * ((i + 0.5) / count - 0.5)) for i in range(count)], count * random)
-    return as_expr(schedule, "schedule") * (1 + noise)
+    return read_piece(schedule, "schedule") * (1 + noise)
 
 
 def sampled(function: Callable[[int], float], steps: int) -> Expr:
@@ -119,7 +132,7 @@ def sampled(function: Callable[[int], float], steps: int) -> Expr:
     array([1.  , 0.5 , 0.25, 0.25])
     """
     count = read_count(steps, "steps")
-    return table([read_number(float(function(k)), f"function({k})", ">= 0") for k in range(count)], step)
+    return table([_sample(function(k), f"function({k})") for k in range(count)], step)
 
 
 def sampled_epochs(function: Callable[[int, float], float], epochs: int, steps_per_epoch: Number, *, lr: float) -> Expr:
@@ -137,9 +150,13 @@ def sampled_epochs(function: Callable[[int, float], float], epochs: int, steps_p
     values = []
     value = read_number(lr, "lr", ">= 0")
     for epoch in range(read_count(epochs, "epochs")):
-        value = read_number(float(function(epoch, value)), f"function({epoch}, {value!r})", ">= 0")
+        value = _sample(function(epoch, value), f"function({epoch}, {value!r})")
         values.append(value)
     return table(values, step / read_number(steps_per_epoch, "steps_per_epoch"))
+
+
+def _sample(result: Any, call: str) -> float:
+    return read_number(read_result(result, call), call, ">= 0")
 
 
 def read_count(value: int, name: str) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from .expressions import Expr, Number, Scalar, as_expr, cycle, maximum, minimum, step
-from .schedule_arguments import read_number, read_value, require
+from .schedule_arguments import read_number, read_value, require_choice
 
 __all__ = ["cyclic", "cyclic_momentum"]
 ScaleFunction = Callable[[Expr], Scalar]
@@ -14,11 +14,11 @@ def _scale(index: Expr, mode: str, gamma: Number, scale_fn: ScaleFunction | None
     rate = read_number(gamma, "gamma", "in [0, 1]")
     scales = {"triangular": as_expr(1), "triangular2": 0.5**index, "exp_range": rate**step}
     arguments = {"cycle": index + 1, "iterations": step}
-    require(mode in scales, "mode", f"one of {', '.join(scales)}", mode)
-    require(scale_mode in arguments, "scale_mode", "'cycle' or 'iterations'", scale_mode)
+    require_choice(mode, "mode", scales)
+    require_choice(scale_mode, "scale_mode", arguments)
     if scale_fn is None:
         return scales[mode]
-    if not callable(scale_fn):
+    if isinstance(scale_fn, Expr) or not callable(scale_fn):
         raise TypeError(f"scale_fn must be a function of an expression, got {scale_fn!r}")
     return as_expr(scale_fn(arguments[scale_mode]), "what scale_fn returns")
 

@@ -22,7 +22,18 @@ from .expressions import (
     step,
     table,
 )  # fmt: skip
-from .schedule_arguments import are_rising, between, interpolate, read_number, read_value, require
+from .schedule_arguments import (
+    are_rising,
+    between,
+    interpolate,
+    read_flag,
+    read_list,
+    read_number,
+    read_value,
+    require,
+    require_choice,
+)
+from .shapes import level, parts
 
 __all__ = [
     "constant", "cosine_decay", "exponential_decay", "inverse_time_decay", "linear_cosine_decay", "linear_decay",
@@ -51,8 +62,8 @@ def piecewise_constant(boundaries: Iterable[Number], values: Iterable[Number], *
     >>> [piecewise_constant([10], [0.1, 0.01], boundary=side)(10) for side in ("left", "right")]
     [0.1, 0.01]
     """
-    require(boundary in ("left", "right"), "boundary", "'left' or 'right'", boundary)
-    entries = [read_number(value, f"value {i}", ">= 0") for i, value in enumerate(values)]
+    require_choice(boundary, "boundary", ("left", "right"))
+    entries = [read_number(value, f"value {i}", ">= 0") for i, value in enumerate(read_list(values, "values"))]
     places = between(boundaries, len(entries), "values")
     return table(entries, sum((step > place if boundary == "left" else step >= place for place in places), as_expr(0)))
 
@@ -71,17 +82,14 @@ def piecewise_interpolate(knots: Iterable[Number], values: Iterable[Number], *, 
     >>> piecewise_interpolate([0, 5, 25], [0.0, 0.4, 0.0])([0, 1, 5, 15, 100])
     array([0.  , 0.08, 0.4 , 0.2 , 0.  ])
     """
-    require(shape in ("linear", "cosine"), "shape", "'linear' or 'cosine'", shape)
-    places = [as_number(knot, f"knot {i}") for i, knot in enumerate(knots)]
-    heights = [read_number(value, f"value {i}", ">= 0") for i, value in enumerate(values)]
+    require_choice(shape, "shape", ("linear", "cosine"))
+    places = [as_number(knot, f"knot {i}") for i, knot in enumerate(read_list(knots, "knots"))]
+    heights = [read_number(value, f"value {i}", ">= 0") for i, value in enumerate(read_list(values, "values"))]
     allowed = f"at least two, finite, >= 0, rising and as many as the {len(heights)} values"
     require(are_rising(places) and len(places) == len(heights) > 1, "knots", allowed, places)
     index = sum((step >= place for place in places[1:-1]), as_expr(0))
-    begin, finish = table(places[:-1], index), table(places[1:], index)
-    weights = [minimum(maximum(steps, 0) / (finish - begin), 1) for steps in (finish - step, step - begin)]
-    if shape == "cosine":
-        weights = [sinpi(weight / 2) ** 2 for weight in weights]
-    return table(heights[:-1], index) * weights[0] + table(heights[1:], index) * weights[1]
+    done, left = parts(table(places[:-1], index), table(places[1:], index))
+    return level(table(heights[:-1], index), table(heights[1:], index), done, left, shape)
 
 
 def step_decay(lr: Scalar, step_size: Number, gamma: Number = 0.1) -> Expr:
@@ -104,7 +112,7 @@ def multi_step_decay(lr: Scalar, milestones: Iterable[Number], gamma: Number | S
     >>> multi_step_decay(1.0, [30, 80], 0.5)([29, 30, 80]), multi_step_decay(1.0, [30, 80], [0.5, 0.1])(80)
     (array([1.  , 0.5 , 0.25]), 0.05)
     """
-    places = [as_number(milestone, f"milestone {i}") for i, milestone in enumerate(milestones)]
+    places = [as_number(milestone, f"milestone {i}") for i, milestone in enumerate(read_list(milestones, "milestones"))]
     in_order = all(0 <= place < math.inf for place in places) and places == sorted(places)
     require(in_order and len(places) > 0, "milestones", "at least one, finite, >= 0 and in order", places)
     if isinstance(gamma, Sequence) and not isinstance(gamma, str):
@@ -131,7 +139,9 @@ def exponential_decay(lr: Scalar, decay_steps: Number, decay_rate: Number, *, st
     """
     begin = read_number(transition_begin, "transition_begin", ">= 0")
     exponent = (maximum(step - begin, 0) if begin else step) / read_number(decay_steps, "decay_steps")
-    value = read_value(lr, "lr") * read_number(decay_rate, "decay_rate") ** (floor(exponent) if staircase else exponent)
+    value = read_value(lr, "lr") * read_number(decay_rate, "decay_rate") ** (
+        floor(exponent) if read_flag(staircase, "staircase") else exponent
+    )
     bound = maximum if decay_rate < 1 else minimum
     return value if end_value is None else bound(value, read_value(end_value, "end_value"))
 
@@ -147,7 +157,9 @@ def natural_exp_decay(lr: Scalar, decay_steps: Number, decay_rate: Number, *, st
     0.367879
     """
     passed = step / read_number(decay_steps, "decay_steps")
-    return read_value(lr, "lr") * exp(-read_number(decay_rate, "decay_rate") * (floor(passed) if staircase else passed))
+    return read_value(lr, "lr") * exp(
+        -read_number(decay_rate, "decay_rate") * (floor(passed) if read_flag(staircase, "staircase") else passed)
+    )
 
 
 def inverse_time_decay(
@@ -165,7 +177,9 @@ def inverse_time_decay(
     array([1.  , 0.5 , 0.25])
     """
     passed = step / read_number(decay_steps, "decay_steps")
-    denominator = 1 + read_number(decay_rate, "decay_rate") * (floor(passed) if staircase else passed)
+    denominator = 1 + read_number(decay_rate, "decay_rate") * (
+        floor(passed) if read_flag(staircase, "staircase") else passed
+    )
     exponent = read_number(power, "power")
     return read_value(lr, "lr") / (denominator if exponent == 1 else denominator**exponent)
 
@@ -199,7 +213,7 @@ def polynomial_decay(lr: Scalar, decay_steps: Number, end_lr: Scalar = 1e-4, pow
     """
     length, begin = read_number(decay_steps, "decay_steps"), read_number(transition_begin, "transition_begin", ">= 0")
     passed = maximum(step - begin, 0) if begin else step
-    total = length * maximum(-floor(-passed / length), 1) if cycle else as_expr(length)
+    total = length * maximum(-floor(-passed / length), 1) if read_flag(cycle, "cycle") else as_expr(length)
     remaining, end = maximum(total - passed, 0) / total, read_value(end_lr, "end_lr")
     return (read_value(lr, "lr") - end) * remaining ** read_number(power, "power") + end
 
@@ -219,7 +233,7 @@ def cosine_decay(
     >>> cosine_decay(1.0, 10)([0, 5, 10, 20]), cosine_decay(1.0, 10, beyond="continue")([10, 15, 20])
     (array([1. , 0.5, 0. , 0. ]), array([0. , 0.5, 1. ]))
     """
-    require(beyond in ("hold", "continue"), "beyond", "'hold' or 'continue'", beyond)
+    require_choice(beyond, "beyond", ("hold", "continue"))
     length, alpha = read_number(decay_steps, "decay_steps"), read_number(alpha, "alpha", "in [0, 1]")
     passed = step - floor(step / (2 * length)) * (2 * length)
     remaining = (maximum(length - step, 0) if beyond == "hold" else abs(length - passed)) / length

@@ -47,13 +47,13 @@ FORMULAS: dict[type, Callable[[Any], Expr]] = {
     theirs.CosineDecay: _cosine,
     theirs.CosineDecayRestarts: _restarts,
     theirs.ExponentialDecay: lambda s: schedules.exponential_decay(
-        s.initial_learning_rate, s.decay_steps, s.decay_rate, staircase=s.staircase
+        s.initial_learning_rate, s.decay_steps, s.decay_rate, staircase=bool(s.staircase)
     ),
     theirs.InverseTimeDecay: lambda s: schedules.inverse_time_decay(
-        s.initial_learning_rate, s.decay_steps, s.decay_rate, staircase=s.staircase
+        s.initial_learning_rate, s.decay_steps, s.decay_rate, staircase=bool(s.staircase)
     ),
     theirs.PiecewiseConstantDecay: lambda s: schedules.piecewise_constant(s.boundaries, s.values),
     theirs.PolynomialDecay: lambda s: schedules.polynomial_decay(
-        s.initial_learning_rate, s.decay_steps, s.end_learning_rate, s.power, cycle=s.cycle
+        s.initial_learning_rate, s.decay_steps, s.end_learning_rate, s.power, cycle=bool(s.cycle)
     ),
 }

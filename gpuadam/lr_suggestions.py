@@ -64,7 +64,7 @@ def suggest(method: Any, lrs: Curve, losses: Curve) -> float:
     Raises:
         ValueError: There is no such method, or it needs more points.
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method is {method!r}; allowed are {', '.join(map(repr, METHODS))}")
     if len(lrs) < LEAST[method]:
         raise ValueError(

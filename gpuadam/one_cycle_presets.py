@@ -2,7 +2,7 @@
 
 from .expressions import Expr, Number, Scalar
 from .one_cycles import against, phases, read_momenta
-from .schedule_arguments import read_number, read_value, require
+from .schedule_arguments import read_flag, read_list, read_number, read_value, require
 
 __all__ = [
     "fastai07_one_cycle", "fastai07_one_cycle_momentum", "fastai_one_cycle", "fastai_one_cycle_momentum", "flat_cos",
@@ -35,8 +35,9 @@ def fastai_one_cycle_momentum(total_steps: Number, *, moms: tuple[Scalar, Scalar
     array([0.95, 0.85, 0.95])
     """
     total = read_number(total_steps, "total_steps")
-    require(len(moms) == 3, "moms", "three momenta", moms)
-    levels = [read_value(momentum, f"momentum {i} of moms", "in [0, 1]") for i, momentum in enumerate(moms)]
+    momenta = read_list(moms, "moms")
+    require(len(momenta) == 3, "moms", "three momenta", moms)
+    levels = [read_value(momentum, f"momentum {i} of moms", "in [0, 1]") for i, momentum in enumerate(momenta)]
     return phases(levels, [0, read_number(pct_start, "pct_start", "in [0, 1]") * total, total], "cosine")
 
 
@@ -131,7 +132,7 @@ def titu1994_one_cycle_momentum(total_steps: Number, *, end_percentage: Number =
 
 
 def _nachiket273_places(total_steps: Number, prcnt: Number, use_cosine: bool) -> list[float]:
-    half = _half(total_steps, 0.5 if use_cosine else _read_percentage(prcnt, "prcnt"))
+    half = _half(total_steps, 0.5 if read_flag(use_cosine, "use_cosine") else _read_percentage(prcnt, "prcnt"))
     return [0, half, total_steps] if use_cosine else [0, half, 2 * half, total_steps]
 
 
@@ -149,10 +150,11 @@ def nachiket273_one_cycle(
     >>> nachiket273_one_cycle(1.0, 100)([0, 45, 90, 100])
     array([0.1 , 1.  , 0.1 , 0.01])
     """
+    places = _nachiket273_places(total_steps, prcnt, use_cosine)
     high, ratio = read_value(max_lr, "max_lr"), read_number(div, "div")
     low = high / ratio
     levels = [low, high, low] if use_cosine else [low, high, low, low / ratio]
-    return phases(levels, _nachiket273_places(total_steps, prcnt, use_cosine), "cosine" if use_cosine else "linear")
+    return phases(levels, places, "cosine" if use_cosine else "linear")
 
 
 def nachiket273_one_cycle_momentum(
@@ -167,6 +169,7 @@ def nachiket273_one_cycle_momentum(
     >>> nachiket273_one_cycle_momentum(100)([0, 45, 90, 100])
     array([0.95, 0.85, 0.95, 0.95])
     """
-    require(len(momentum_vals) == 2, "momentum_vals", "two momenta, the higher one first", momentum_vals)
-    high, low = read_momenta(*momentum_vals, ("momentum_vals[0]", "momentum_vals[1]"))
+    momenta = read_list(momentum_vals, "momentum_vals")
+    require(len(momenta) == 2, "momentum_vals", "two momenta, the higher one first", momentum_vals)
+    high, low = read_momenta(momenta[0], momenta[1], ("momentum_vals[0]", "momentum_vals[1]"))
     return against(high, low, _nachiket273_places(total_steps, prcnt, use_cosine), "cosine" if use_cosine else "linear")

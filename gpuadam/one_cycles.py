@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 from .expressions import Expr, Number, Scalar, minimum, step, where
-from .schedule_arguments import interpolate, read_number, read_value, require
+from .schedule_arguments import interpolate, read_flag, read_number, read_value, require, require_choice
 
 __all__ = [
     "cosine_onecycle", "linear_onecycle", "one_cycle", "one_cycle_momentum", "smith_one_cycle",
@@ -17,7 +17,7 @@ def phases(levels: Sequence[Expr], places: Sequence[float], anneal: str = "linea
 
     A place itself belongs to the phase that it ends. A first phase without length leaves its end at once.
     """
-    require(anneal in ("cosine", "linear"), "anneal", "'cosine' or 'linear'", anneal)
+    require_choice(anneal, "anneal", ("cosine", "linear"))
     position, value = minimum(step, places[-1]), levels[0]
     for i, (begin, end) in enumerate(itertools.pairwise(places)):
         flat = levels[i] is levels[i + 1]
@@ -80,8 +80,8 @@ def read_momenta(high: Scalar, low: Scalar, names: Sequence[str] = ("max_momentu
 
 
 def _torch_places(total_steps: Number, pct_start: Number, three_phase: bool) -> list[float]:
-    total = read_number(total_steps, "total_steps")
-    start = read_number(pct_start, "pct_start", "in [0, 0.5]" if three_phase else "in [0, 1]")
+    total = read_number(total_steps, "total_steps", ">= 1")
+    start = read_number(pct_start, "pct_start", "in [0, 0.5]" if read_flag(three_phase, "three_phase") else "in [0, 1]")
     return [0, start * total - 1, *([2 * start * total - 2] if three_phase else []), total - 1]
 
 
@@ -100,11 +100,11 @@ def one_cycle(max_lr: Scalar, total_steps: Number, *, pct_start: Number = 0.3, d
     >>> one_cycle(1.0, 100, anneal="linear")([0, 29, 99, 1000])
     array([4.e-02, 1.e+00, 4.e-06, 4.e-06])
     """
-    peak = read_value(max_lr, "max_lr")
+    places, peak = _torch_places(total_steps, pct_start, three_phase), read_value(max_lr, "max_lr")
     low = peak / read_number(div_factor, "div_factor")
     last = low / read_number(final_div_factor, "final_div_factor")
     levels = [low, peak, low, last] if three_phase else [low, peak, last]
-    return phases(levels, _torch_places(total_steps, pct_start, three_phase), anneal)
+    return phases(levels, places, anneal)
 
 
 def one_cycle_momentum(total_steps: Number, *, base_momentum: Scalar = 0.85, max_momentum: Scalar = 0.95,

@@ -4,12 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .compiler import walk
-from .expressions import Expr, Parameter
+from .expressions import Expr, Parameter, as_number
 from .hyperparameters import check_choice, check_whole
 from .optimizer import Optimizer
 from .program import Op
-from .schedule_arguments import read_number, require
+from .schedule_arguments import read_list, read_number, read_result, require
 
 STATE = ("best", "cooldown_counter", "last_epoch", "num_bad_epochs", "pending")
 
@@ -71,7 +73,8 @@ class ReduceLROnPlateau:
         self.threshold = read_number(threshold, "threshold", ">= 0")
         self.eps, self.atol = read_number(eps, "eps", ">= 0"), read_number(atol, "atol", ">= 0")
         self.accumulation_size, self.min_scale = accumulation_size, read_number(min_scale, "min_scale", ">= 0")
-        self.names = [name] if isinstance(name, str) else list(name)
+        self.names = [name] if isinstance(name, str) else read_list(name, "name")
+        require(0 < len(self.names) == len(set(self.names)), "name", "a text, or a list of different ones", name)
         self.min_lrs = self._read_bounds(min_lr)
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs = self.cooldown_counter = self.last_epoch = 0
@@ -83,10 +86,8 @@ class ReduceLROnPlateau:
         Args:
             metric: A number, or what `float` makes one of (an array of one element; that of a GPU waits for it).
         """
-        if not hasattr(metric, "__float__"):
-            raise TypeError(f"metric must be a number, got {metric!r}")
         mean, count = self.pending
-        mean, count = (count * mean + float(metric)) / (count + 1), count + 1
+        mean, count = (count * mean + read_result(metric, "metric")) / (count + 1), count + 1
         if count < self.accumulation_size:
             self.pending = (mean, count)
         else:
@@ -114,6 +115,8 @@ class ReduceLROnPlateau:
         """Rewrite each parameter by which the learning rate falls by more than eps."""
         values = self.optimizer.parameters()
         for name, min_lr in zip(self.names, self.min_lrs, strict=True):
+            if name not in values:
+                raise ValueError(f"name is {name!r}, which the schedules hold no more; allowed are {sorted(values)}")
             bases = self._bases(name)
             base = max([base for base in bases if base is not None]) if bases and None not in bases else 1.0
             old = base * values[name]
@@ -128,8 +131,10 @@ class ReduceLROnPlateau:
 
     def _read_bounds(self, min_lr: float | Sequence[float]) -> list[float]:
         """One bound for each name, and each name that of a parameter to which it can apply."""
-        bounds = [min_lr] * len(self.names) if isinstance(min_lr, int | float) else list(min_lr)
-        require(len(bounds) == len(self.names) > 0, "min_lr", f"a number, or {len(self.names)} as of name", min_lr)
+        bounds = (
+            [min_lr] * len(self.names) if isinstance(min_lr, int | float | np.number) else read_list(min_lr, "min_lr")
+        )
+        require(len(bounds) == len(self.names), "min_lr", f"a number, or {len(self.names)} as of name", min_lr)
         known = self.optimizer.parameters()
         for name, bound in zip(self.names, bounds, strict=True):
             if name not in known:
@@ -154,8 +159,14 @@ class ReduceLROnPlateau:
         """Go on from a state; the arguments stay the constructor's. Load the optimizer's state too."""
         if set(state_dict) != set(STATE):
             raise ValueError(f"state_dict has {sorted(map(str, state_dict))}; allowed are {list(STATE)}, all of them")
-        for key in STATE:
-            setattr(self, key, state_dict[key])
+        best, cooldown_counter, last_epoch, num_bad_epochs, pending = (state_dict[key] for key in STATE)
+        for key in ("cooldown_counter", "last_epoch", "num_bad_epochs"):
+            check_whole(state_dict[key], key)
+        require(len(read_list(pending, "pending")) == 2, "pending", "a mean and a count", pending)
+        check_whole(pending[1], "the count of pending")
+        mean = as_number(pending[0], "the mean of pending")
+        self.best, self.pending = as_number(best, "best"), (mean, pending[1])
+        self.cooldown_counter, self.last_epoch, self.num_bad_epochs = cooldown_counter, last_epoch, num_bad_epochs
 
 
 def is_parameter(part: Expr, name: str) -> bool:

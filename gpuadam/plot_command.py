@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .expressions import Expr
 from .gallery import EXAMPLES, STEPS
-from .pictures import Curve, draw_panels, trace
+from .pictures import MOST_STEPS, Curve, draw_panels, trace
 from .schedule_text import read_schedule
 from .terminal_picture import arrange, writable
 
@@ -72,4 +72,4 @@ def given_curves(options: Options) -> list[Curve]:
 def default_steps(text: str) -> int:
     """A tenth more than the largest whole number of the text, which mostly is where the schedule ends."""
     found = [int(number) for number in re.findall(r"(?<![\w.])\d+(?![\w.])", text)]
-    return max(LEAST_STEPS, *(number + number // 10 for number in found)) if found else STEPS
+    return min(max(LEAST_STEPS, *(number + number // 10 for number in found)), MOST_STEPS) if found else STEPS

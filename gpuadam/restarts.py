@@ -12,6 +12,7 @@ from typing import Any
 
 from .composition import join
 from .expressions import (
+    LAST_STEP,
     Expr,
     Number,
     Scalar,
@@ -27,14 +28,15 @@ from .expressions import (
     table,
     where,
 )  # fmt: skip
-from .schedule_arguments import read_number, read_value, require
+from .schedule_arguments import read_flag, read_list, read_number, read_value, require, require_choice
+from .shapes import level
 from .warmup_decays import warmup_cosine_decay
 
 __all__ = [
     "adamwr", "adamwr_weight_decay", "cosine_decay_restarts", "keras_adamw_eta", "keras_adamw_weight_decay", "sgdr",
     "sgdr_schedule", "sgdr_weight_decay",
 ]  # fmt: skip
-MAXIMUM_EPOCHS = 1_000_000  # entries of a table
+MAXIMUM_EPOCHS = 10_000  # entries of a table
 
 
 def cosine_decay_restarts(
@@ -83,7 +85,7 @@ def sgdr(eta_max: Scalar, t_0: Number, t_mult: Number = 1.0, eta_min: Scalar = 0
     """
     _, done = _cycles(t_0, t_mult, first)
     high, low = read_value(eta_max, "eta_max"), read_value(eta_min, "eta_min")
-    return high * sinpi((1 - done) / 2) ** 2 + low * sinpi(done / 2) ** 2
+    return level(low, high, 1 - done, done, "cosine")
 
 
 def sgdr_weight_decay(weight_decay: Scalar, t_0: Number, t_mult: Number = 1.0, *, first: int = 0) -> Expr:
@@ -113,8 +115,11 @@ def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> Expr:
     >>> sgdr_schedule([up_and_down | {"decay_steps": 4}, up_and_down | {"decay_steps": 8}])([0, 2, 3, 4, 6, 9, 12])
     array([0. , 1. , 0.5, 0. , 1. , 0.5, 0. ])
     """
-    cycles = list(cosine_kwargs)
+    cycles = read_list(cosine_kwargs, "cosine_kwargs")
     require(len(cycles) > 0, "cosine_kwargs", "at least one cycle", cycles)
+    for i, arguments in enumerate(cycles):
+        if not isinstance(arguments, Mapping):
+            raise TypeError(f"cosine_kwargs[{i}] must be a dict of arguments, got {arguments!r}")
     pieces = [warmup_cosine_decay(**arguments) for arguments in cycles]
     return join(pieces, [sum(c["decay_steps"] for c in cycles[:i]) for i in range(1, len(cycles))])
 
@@ -138,10 +143,9 @@ def keras_adamw_eta(
     total = read_number(total_iterations, "total_iterations")
     require(total % 1 == 0 and total > 1, "total_iterations", "a whole number > 1", total_iterations)
     last = total - 1
-    place = step - cycle(step, total)[0] * total if autorestart else step
+    place = step - cycle(step, total)[0] * total if read_flag(autorestart, "autorestart") else step
     high, low = read_value(eta_max, "eta_max"), read_value(eta_min, "eta_min")
-    eta = high * sinpi((last - place) / last / 2) ** 2 + low * sinpi(place / last / 2) ** 2
-    return where(step > 0, eta, 1)
+    return where(step > 0, level(low, high, (last - place) / last, place / last, "cosine"), 1)
 
 
 def keras_adamw_weight_decay(
@@ -171,17 +175,17 @@ def _periods(restart_period: Number, t_mult: Number, epochs: int) -> tuple[list[
     whole = read_number(epochs, "epochs") % 1 == 0
     require(whole and epochs <= MAXIMUM_EPOCHS, "epochs", f"a whole number up to {MAXIMUM_EPOCHS:,}", epochs)
     growth = read_number(t_mult, "t_mult")
-    begins, lengths = [0], [math.ceil(read_number(restart_period, "restart_period"))]
+    begins, lengths = [0], [math.ceil(min(read_number(restart_period, "restart_period"), LAST_STEP))]
     while begins[-1] + lengths[-1] < epochs:
         begins.append(begins[-1] + lengths[-1])
-        lengths.append(math.ceil(lengths[-1] * growth))
+        lengths.append(math.ceil(min(lengths[-1] * growth, LAST_STEP)))
     return begins, lengths
 
 
 def _adamwr_eta(batch_size: Number, epoch_size: Number, restart_period: Number, t_mult: Number, epochs: int,
                 policy: str, gamma: Number, triangular_step: Number) -> tuple[Expr, Expr]:  # fmt: skip
     """The multiplier of the learning rate, and the epochs of the present period."""
-    batches = math.ceil(read_number(epoch_size, "epoch_size") / read_number(batch_size, "batch_size"))
+    batches = math.ceil(read_number(epoch_size, "epoch_size", ">= 1") / read_number(batch_size, "batch_size", ">= 1"))
     begins, lengths = _periods(restart_period, t_mult, epochs)
     epoch = floor(step / batches)
     number = table([bisect(begins, e) - 1 for e in range(int(epochs))], epoch)
@@ -199,7 +203,7 @@ def _adamwr_eta(batch_size: Number, epoch_size: Number, restart_period: Number, 
         "triangular2": triangle * 0.5**number,
         "exp_range": (1 - abs(2 * part - 1)) * rate ** (calls * (calls + 1) / 2),
     }
-    require(policy in etas, "policy", f"one of {', '.join(etas)}", policy)
+    require_choice(policy, "policy", etas)
     return etas[policy], period
 
 
@@ -215,7 +219,7 @@ def adamwr(lr: Scalar, batch_size: Number, epoch_size: Number, restart_period: N
         batch_size, epoch_size: Samples; the quotient, rounded up, are the steps of an epoch.
         restart_period: Epochs of the first period, rounded up.
         t_mult: Length of a period over the one before, rounded up.
-        epochs: Epochs in all, up to a million: so far the restarts are listed. The last period runs to its end.
+        epochs: Epochs in all, up to 10,000: so far the restarts are listed. The last period runs to its end.
         policy: With x the part of the period that is done, eta is "cosine" `(1 + cos(pi * x)) / 2`, "arccosine"
             `acos(2 * x - 1) / pi`, "triangular" up until x is `triangular_step` and down again, "triangular2" that
             halved in each period, "exp_range" up and down under a falling top.

@@ -2,8 +2,9 @@
 
 import math
 
-from .expressions import Accumulator, Expr, Number, Scalar, as_expr, as_number, step
+from .expressions import Accumulator, Expr, Number, Scalar, as_number, step
 from .program import Op
+from .schedule_arguments import read_piece, require
 
 
 def retimed(schedule: Scalar, time: Expr, moved: str, name: str = "schedule") -> Expr:
@@ -14,9 +15,9 @@ def retimed(schedule: Scalar, time: Expr, moved: str, name: str = "schedule") ->
         name: Of the argument that the schedule is.
 
     Raises:
-        ValueError: It holds an accumulator, whose past cannot be moved.
+        ValueError: It holds an accumulator, whose past cannot be moved, or is a number that is not finite.
     """
-    expression = as_expr(schedule, name)
+    expression = read_piece(schedule, name)
     done: dict[int, Expr] = {}
     waiting = [expression]
     while waiting:
@@ -39,6 +40,5 @@ def shift(schedule: Scalar, begin: Number) -> Expr:
     array([0. , 0.5])
     """
     place = as_number(begin, "begin")
-    if not math.isfinite(place):
-        raise ValueError(f"begin must be finite, got {begin!r}")
+    require(math.isfinite(place), "begin", "finite", begin)
     return retimed(schedule, step - place, f"not at step {begin!r}")

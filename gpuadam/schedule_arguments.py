@@ -1,7 +1,10 @@
 """Arguments of schedules, checked when the schedule is made, and the line between two values that all of them draw."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import numpy as np
 
 from .expressions import Expr, Number, Scalar, as_expr, as_number
 from .shapes import level, parts
@@ -30,13 +33,48 @@ def read_value(value: Scalar, name: str, allowed: str = ">= 0") -> Expr:
     return expression
 
 
+def read_piece(value: Scalar, name: str) -> Expr:
+    """What a schedule is made of: an expression, whose values may be anything meanwhile, or a finite number."""
+    expression = as_expr(value, name)
+    require(not expression.is_constant or math.isfinite(expression.payload), name, "finite", value)
+    return expression
+
+
+def read_list(values: Any, name: str) -> list[Any]:
+    try:
+        return list(values)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a list, got {values!r}") from error
+
+
+def read_result(value: Any, name: str) -> float:
+    """What a function of somebody else's gives: a number, or what holds one, such as an array of one element."""
+    try:
+        if isinstance(value, bool) or not hasattr(value, "__float__"):
+            raise TypeError
+        return float(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a number, got {value!r}") from error
+
+
+def require_choice(value: Any, name: str, choices: Collection[str]) -> None:
+    allowed = " or ".join(map(repr, choices)) if len(choices) == 2 else f"one of {', '.join(choices)}"
+    require(isinstance(value, str) and value in choices, name, allowed, value)
+
+
+def read_flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def are_rising(places: list[float]) -> bool:
     return all(0 <= place < math.inf for place in places) and places == sorted(set(places))
 
 
 def between(boundaries: Iterable[Number], count: int, what: str) -> list[float]:
     """The boundaries between so many pieces."""
-    places = [as_number(boundary, f"boundary {i}") for i, boundary in enumerate(boundaries)]
+    places = [as_number(boundary, f"boundary {i}") for i, boundary in enumerate(read_list(boundaries, "boundaries"))]
     allowed = f"finite, >= 0, rising and one fewer than the {count} {what}"
     require(are_rising(places) and len(places) == count - 1, "boundaries", allowed, places)
     return places

@@ -1,11 +1,11 @@
 """Shapes of the way between a low value and a high one: straight, cosine, `1 - sqrt`, exponential, power."""
 
-from .expressions import Expr, Number, expm1, log1p, maximum, minimum, sinpi, sqrt, step, where
+from .expressions import Expr, Number, Scalar, expm1, log1p, maximum, minimum, sinpi, sqrt, step, where
 
 SHAPES = ("linear", "cosine", "1-sqrt", "exponential")
 
 
-def parts(begin: Number, finish: Number) -> tuple[Expr, Expr]:
+def parts(begin: Scalar, finish: Scalar) -> tuple[Expr, Expr]:
     """Of the way from step `begin` to step `finish`, what is done and what is left, each exact where it is small."""
     done, left = (minimum(maximum(steps, 0) / (finish - begin), 1) for steps in (step - begin, finish - step))
     return done, left

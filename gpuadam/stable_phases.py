@@ -3,7 +3,7 @@
 import math
 
 from .expressions import Expr, Number, Scalar, expm1, maximum, step, where
-from .schedule_arguments import read_number, read_value, require
+from .schedule_arguments import read_number, read_value, require, require_choice
 from .shapes import SHAPES, level, parts, power_part
 from .warmups import warmup
 
@@ -34,7 +34,7 @@ def wsd(peak: Scalar, warmup_steps: Number, stable_steps: Number, decay_steps: N
     >>> wsd(1.0, 2, 4, 4, decay_shape="linear")([0, 1, 2, 6, 8, 10, 11])
     array([0. , 0.5, 1. , 1. , 0.5, 0. , 0. ])
     """
-    require(warmup_shape in SHAPES, "warmup_shape", f"one of {', '.join(SHAPES)}", warmup_shape)
+    require_choice(warmup_shape, "warmup_shape", SHAPES)
     high, low = read_value(peak, "peak"), read_value(end, "end")
     rise = warmup(high, warmup_steps, init, shape=warmup_shape)
     top = float(warmup_steps)
@@ -51,7 +51,7 @@ def _stable(top: float, power: Number, timescale: Number | None) -> Expr:
 
 
 def _fall(low: Expr, high: Expr, way: tuple[Expr, Expr], shape: str, power: Number, ratio: Number) -> Expr:
-    require(shape in DECAYS, "decay_shape", f"one of {', '.join(DECAYS)}", shape)
+    require_choice(shape, "decay_shape", DECAYS)
     exponent, factor = read_number(power, "decay_power"), read_number(ratio, "decay_ratio", "in [0, 1]")
     require(0 < factor < 1, "decay_ratio", "in (0, 1)", ratio)
     left, done = way

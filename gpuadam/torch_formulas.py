@@ -71,8 +71,16 @@ def group_of(scheduler: Any, wanted: Wanted) -> dict[str, Any]:
 # ---- what multiplies the learning rate by a factor
 
 
+def _whole(s: Any, name: str) -> int:
+    """A length; PyTorch compares it with whole steps, so that it never comes to the end of a broken one."""
+    length = getattr(s, name)
+    if length % 1:
+        raise NoFormulaError(f"{name} of {name_of(s)} is {length!r}, no whole number of steps")
+    return int(length)
+
+
 def _step(s: Any, wanted: Wanted) -> Expr:
-    return schedules.step_decay(1.0, s.step_size, s.gamma)
+    return schedules.step_decay(1.0, _whole(s, "step_size"), s.gamma)
 
 
 def _multi_step(s: Any, wanted: Wanted) -> Expr:
@@ -81,7 +89,7 @@ def _multi_step(s: Any, wanted: Wanted) -> Expr:
 
 
 def _constant(s: Any, wanted: Wanted) -> Expr:
-    if s.total_iters > 0:
+    if _whole(s, "total_iters") > 0:
         return schedules.piecewise_constant([s.total_iters], [s.factor, 1.0], boundary="right")
     return schedules.constant(1.0 if wanted.is_later else s.factor)
 
@@ -99,7 +107,7 @@ def _polynomial(s: Any, wanted: Wanted) -> Expr:
 
 
 def _is_moving(s: Any, wanted: Wanted) -> bool:
-    if s.total_iters <= 0 and wanted.is_later:
+    if _whole(s, "total_iters") <= 0 and wanted.is_later:
         raise ValueError(f"total_iters of {name_of(s)} is {s.total_iters!r}; allowed within a SequentialLR is > 0")
     return bool(s.total_iters > 0)
 

@@ -7,8 +7,8 @@ no end. `first=1` evaluates the whole of a schedule one step further on: the fir
 import math
 
 from .expressions import Expr, Number, Scalar, cospi, cycle, floor, maximum, minimum, sinpi, step, where
-from .schedule_arguments import interpolate, read_number, read_value, require
-from .shapes import parts
+from .schedule_arguments import interpolate, read_flag, read_number, read_value, require, require_choice
+from .shapes import level, parts
 from .warmups import linear_warmup
 
 __all__ = [
@@ -86,7 +86,7 @@ def warmup_cosine_decay(init_value: Scalar, peak_value: Scalar, warmup_steps: Nu
     >>> warmup_cosine_decay(0.0, 1.0, 10, 110)([0, 5, 10, 60, 110])
     array([0. , 0.5, 1. , 0.5, 0. ])
     """
-    require(beyond in ("hold", "continue"), "beyond", "'hold' or 'continue'", beyond)
+    require_choice(beyond, "beyond", ("hold", "continue"))
     rise, peak, begin = _rise(init_value, peak_value, warmup_steps, first)
     finish = _finish(decay_steps, warmup_steps, first)
     last = step if beyond == "continue" else minimum(step, finish)
@@ -122,8 +122,7 @@ def warmup_cosine_decay_restarts(init_value: Scalar, peak_value: Scalar, warmup_
     rise, peak, begin = _rise(init_value, peak_value, warmup_steps, first)
     finish, end = _finish(decay_steps, warmup_steps, first), read_value(end_value, "end_value")
     _, done = cycle(maximum(step - begin, 0), (finish - begin) / read_number(num_cycles, "num_cycles"))
-    fall = peak * sinpi((1 - done) / 2) ** 2 + end * sinpi(done / 2) ** 2
-    return where(step < begin, rise, where(step < finish, fall, end))
+    return where(step < begin, rise, where(step < finish, level(end, peak, 1 - done, done, "cosine"), end))
 
 
 def warmup_exponential_decay(init_value: Scalar, peak_value: Scalar, warmup_steps: Number, transition_steps: Number,
@@ -145,7 +144,9 @@ def warmup_exponential_decay(init_value: Scalar, peak_value: Scalar, warmup_step
     rise, peak, begin = _rise(init_value, peak_value, warmup_steps, first)
     held = read_number(transition_begin, "transition_begin", ">= 0")
     exponent = maximum(step - (begin + held), 0) / read_number(transition_steps, "transition_steps")
-    value = peak * read_number(decay_rate, "decay_rate") ** (floor(exponent) if staircase else exponent)
+    value = peak * read_number(decay_rate, "decay_rate") ** (
+        floor(exponent) if read_flag(staircase, "staircase") else exponent
+    )
     if end_value is not None:
         value = (maximum if decay_rate < 1 else minimum)(value, read_value(end_value, "end_value"))
     return where(step < begin, rise, value)

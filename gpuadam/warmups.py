@@ -2,7 +2,7 @@
 
 from .composition import join
 from .expressions import Expr, Number, Scalar, expm1, step, where
-from .schedule_arguments import interpolate, read_number, read_value, require
+from .schedule_arguments import interpolate, read_number, read_value, require, require_choice
 from .shapes import SHAPES
 
 __all__ = [
@@ -36,7 +36,7 @@ def warmup(peak: Scalar, warmup_steps: Number, init: Scalar = 0.0, *, shape: str
     (array([0.0625, 0.125 , 0.25  , 1.    ]), 0.1)
     """
     shapes = (*SHAPES, "constant")
-    require(shape in shapes, "shape", f"one of {', '.join(shapes)}", shape)
+    require_choice(shape, "shape", shapes)
     require(first in (0, 1), "first", "0 or 1", first)
     finish = read_number(warmup_steps, "warmup_steps", ">= 0") - first
     low, high = read_value(init, "init", "> 0" if shape == "exponential" else ">= 0"), read_value(peak, "peak")

@@ -17,7 +17,7 @@ HEAD = """# What it is called elsewhere
 Every row of these tables is a test: both sides are run, step by step in double, and compared. For schedules the
 learning rate of the optimizer there is 0.1, and values agree to 1e-10 of the largest; for optimizers parameters agree
 to 1e-12. What differs is said in the last column. A row marked * has no library that the tests could ask: it is held
-against numbers worked out by hand from its source.
+against numbers worked out from the formula in its source, or recorded from it once (timm, ildoonet).
 
 The page is made by `python tests/equivalents_page.py`; a test sees to it that it is up to date.
 """

@@ -20,7 +20,7 @@ BAD: dict[str, list[Any]] = {
     "momentum": [-0.1, 1.5, *NO_FINITE_NUMBER],
     "growth": [0.5, 0, -2, *NO_FINITE_NUMBER],
     "whole": [0, -1, 2.5, *NO_FINITE_NUMBER],
-    "choice": ["nonsense", "", None],
+    "choice": ["nonsense", "", None, ["nonsense"], schedules.step],
 }
 SCHEDULES = ("value", "momentum")  # the kinds that may be expressions
 

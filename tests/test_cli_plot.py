@@ -75,6 +75,8 @@ def test_the_gallery(tmp_path, monkeypatch, capsys):
         ("constant(3)", 100),
         ("0.25 * cosine_decay(1e5, 2000)", 2200),
         ("cosine_decay(1, 1e3)", 100),
+        (f"cosine_decay(1, {2**53})", 2**53),
+        ("parameter('99999999999999999999', 1)", 2**53),
     ],
 )
 def test_how_many_steps_there_are_by_default(text, steps):

@@ -188,6 +188,18 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: schedules.noisy(DECAY, noise_type="gauss"), "noise_type must be 'normal' or 'uniform', got 'gauss'"),
     (lambda: schedules.noisy(DECAY, seed=-1), "seed must be finite and >= 0, got -1"),
     (lambda: schedules.shift(DECAY, math.nan), "begin must be finite, got nan"),
+    *(
+        (lambda make=make: make(math.nan), f"^{name} must be finite, got nan$")
+        for make, name in (
+            (lambda x: schedules.join([DECAY, x], [3]), "schedule 1"),
+            (lambda x: schedules.clip(x, 0, 1), "schedule"),
+            (lambda x: schedules.noisy(x), "schedule"),
+            (lambda x: schedules.per_epoch(x, 5), "schedule"),
+            (lambda x: schedules.repeat(x, 5), "schedule"),
+            (lambda x: schedules.shift(x, 5), "schedule"),
+            (lambda x: schedules.stretch(x, 5), "schedule"),
+        )
+    ),
 ]
 
 
@@ -211,6 +223,52 @@ def test_what_is_no_number_is_refused(bad: Any) -> None:
     ):  # fmt: skip
         with pytest.raises(TypeError, match=f"^{name} must be a number, got "):
             call()
+
+
+@pytest.mark.parametrize("bad", ["0.1", None, True, 1j, [0.1], np.ones(2)], ids=repr)
+def test_functions_that_give_no_number_are_refused(bad: Any) -> None:
+    with pytest.raises(TypeError, match=r"^function\(0\) must be a number, got "):
+        schedules.sampled(lambda k: bad, 3)
+    with pytest.raises(TypeError, match=r"^function\(0, 1\.0\) must be a number, got "):
+        schedules.sampled_epochs(lambda epoch, lr: bad, 3, 10, lr=1)
+
+
+@pytest.mark.parametrize("bad", [3, None, np.array(3.0), schedules.step], ids=repr)
+def test_what_is_no_list_is_refused(bad: Any) -> None:
+    for call, name in (
+        (lambda: schedules.join(bad, [3]), "schedules"),
+        (lambda: schedules.join([1, 2], bad), "boundaries"),
+        (lambda: schedules.piecewise_constant(bad, [1, 2]), "boundaries"),
+        (lambda: schedules.piecewise_constant([3], bad), "values"),
+        (lambda: schedules.piecewise_interpolate(bad, [1, 2]), "knots"),
+        (lambda: schedules.piecewise_interpolate([3, 4], bad), "values"),
+        (lambda: schedules.multi_step_decay(1, bad), "milestones"),
+        (lambda: schedules.fastai_one_cycle_momentum(100, moms=bad), "moms"),
+        (lambda: schedules.nachiket273_one_cycle_momentum(100, momentum_vals=bad), "momentum_vals"),
+        (lambda: schedules.sgdr_schedule(bad), "cosine_kwargs"),
+    ):
+        with pytest.raises(TypeError, match=f"^{name} must be a list, got "):
+            call()
+
+
+@pytest.mark.parametrize("bad", ["False", None, 1, schedules.step], ids=repr)
+def test_what_is_neither_true_nor_false_is_refused(bad: Any) -> None:
+    for call, name in (
+        (lambda flag: schedules.exponential_decay(1, 5, 0.5, staircase=flag), "staircase"),
+        (lambda flag: schedules.natural_exp_decay(1, 5, 0.5, staircase=flag), "staircase"),
+        (lambda flag: schedules.inverse_time_decay(1, 5, 0.5, staircase=flag), "staircase"),
+        (lambda flag: schedules.warmup_exponential_decay(0, 1, 2, 5, 0.5, staircase=flag), "staircase"),
+        (lambda flag: schedules.per_epoch(DECAY, 5, staircase=flag), "staircase"),
+        (lambda flag: schedules.polynomial_decay(1, 5, cycle=flag), "cycle"),
+        (lambda flag: schedules.one_cycle(1, 50, three_phase=flag), "three_phase"),
+        (lambda flag: schedules.one_cycle_momentum(50, three_phase=flag), "three_phase"),
+        (lambda flag: schedules.nachiket273_one_cycle(1, 50, use_cosine=flag), "use_cosine"),
+        (lambda flag: schedules.nachiket273_one_cycle_momentum(50, use_cosine=flag), "use_cosine"),
+        (lambda flag: schedules.keras_adamw_eta(50, autorestart=flag), "autorestart"),
+    ):
+        with pytest.raises(TypeError, match=f"^{name} must be True or False, got "):
+            call(bad)
+        assert (call(np.True_)(range(60)) == call(True)(range(60))).all()
 
 
 def test_callables_are_sent_to_sampled() -> None:

@@ -67,6 +67,11 @@ SAMPLED = [
     "SequentialLR(o, [ChainedScheduler([ExponentialLR(o, 0.9), StepLR(o, 9)]), ExponentialLR(o, 0.9)], [20])",
     "SequentialLR(o, [CosineAnnealingLR(o, 50), OneCycleLR(o, 0.4, 150)], [40])",
     "Halved(o, 0.9)",
+    "StepLR(o, 2.5, 0.5)",
+    "LinearLR(o, 0.1, total_iters=7.5)",
+    "ConstantLR(o, 0.5, 5.5)",
+    "PolynomialLR(o, 7.5)",
+    "ChainedScheduler([StepLR(o, 2.5, 0.5), ConstantLR(o, 0.5, 5)])",
 ]
 
 
@@ -198,6 +203,7 @@ REFUSED = {
     "ChainedScheduler([StepLR(o, 1), CosineAnnealingLR(o, 9)])": (
         ValueError, "CosineAnnealingLR in it is no product"),
     "Halved(o, 0.9)": (ValueError, "Halved is no scheduler whose formula is known; give `steps`"),
+    "StepLR(o, 2.5)": (ValueError, r"step_size of StepLR is 2\.5, no whole number of steps; give `steps` to sample"),
     "SequentialLR(o, [StepLR(o, 1), LinearLR(o, total_iters=0)], [4])": (
         ValueError, "total_iters of LinearLR is 0; allowed within a SequentialLR is > 0"),
     "SequentialLR(o, [StepLR(o, 1), StepLR(o, 1), StepLR(o, 1)], [9, 4])": (

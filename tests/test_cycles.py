@@ -9,7 +9,7 @@ from refusals import check_refusals
 
 from gpuadam import SGD, schedules
 from gpuadam.expressions import Expr
-from gpuadam.schedules import cyclic, cyclic_momentum, parameter, shift, sinpi
+from gpuadam.schedules import cyclic, cyclic_momentum, parameter, shift, sinpi, step
 
 FAR = [0, 1, 9, 10, 11, 20, 21, 2**31 - 1, 2**31, 2**31 + 9, 2**40, 2**40 + 7]
 
@@ -56,6 +56,8 @@ def test_a_scale_function_is_called_once_with_an_expression() -> None:
 def test_bad_scale_functions_are_refused() -> None:
     with pytest.raises(TypeError, match=r"^scale_fn must be a function of an expression, got 0\.5$"):
         cyclic(0.0, 1.0, 4, scale_fn=0.5)
+    with pytest.raises(TypeError, match=r"^scale_fn must be a function of an expression, got sinpi\(step\)$"):
+        cyclic(0.0, 1.0, 4, scale_fn=sinpi(step))
     with pytest.raises(TypeError, match="what scale_fn returns must be a number, got '1'"):
         cyclic(0.0, 1.0, 4, scale_fn=lambda x: "1")
     with pytest.raises(TypeError):  # NumPy's functions cannot take an expression

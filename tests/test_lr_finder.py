@@ -314,6 +314,8 @@ def test_suggestions_that_cannot_be_made():
         finder.suggestion("slide")
     with pytest.raises(ValueError, match="method is 'best'; allowed are 'steepest', 'valley', 'slide', 'minimum'"):
         finder.suggestion("best")
+    with pytest.raises(ValueError, match=r"method is \['valley'\]; allowed are"):
+        finder.suggestion(["valley"])
     with pytest.raises(ValueError, match="skip_start is -1; allowed are whole numbers from 0"):
         finder.suggestion(skip_start=-1)
 

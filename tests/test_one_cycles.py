@@ -127,6 +127,8 @@ def test_cosine_phases_are_half_waves():
 BETWEEN = {
     (smith_one_cycle, (0.1, 100, 101)): r"cycle_steps must be <= total_steps=100, got 101",
     (smith_one_cycle_momentum, (100, 101)): r"cycle_steps must be <= total_steps=100, got 101",
+    (one_cycle, (0.1, 0.5)): r"total_steps must be finite and >= 1, got 0.5",
+    (one_cycle_momentum, (0.5,)): r"total_steps must be finite and >= 1, got 0.5",
     (linear_onecycle, (100, 0.1, 0.5, 0.5)): r"pct_final must be > pct_start=0.5, got 0.5",
     (fastai07_one_cycle, (0.1, 1)): r"total_steps must be enough for a step up beside a tail of 10%, got 1",
     (titu1994_one_cycle, (0.1, 2)): r"total_steps must be enough for a step up beside a tail of 10%, got 2",

@@ -228,7 +228,8 @@ BAD = {
     "min_lr": ({"min_lr": -1.0}, "min_lr must be finite and >= 0, got -1.0"),
     "min_lr of another length": ({"min_lr": [0.0, 0.0]}, r"min_lr must be a number, or 1 as of name, got \[0.0, 0.0\]"),
     "name": ({"name": "scale"}, r"name is 'scale'; allowed are the named parameters of the optimizer, \['plateau'\]"),
-    "no name": ({"name": []}, "min_lr must be a number, or 0 as of name"),
+    "no name": ({"name": []}, r"name must be a text, or a list of different ones, got \[\]"),
+    "a name twice": ({"name": ["plateau"] * 2}, "name must be a text, or a list of different ones"),
 }
 
 
@@ -255,12 +256,47 @@ def test_a_bound_of_what_is_no_number(own):
     ReduceLROnPlateau(optimizer_of(*own))
 
 
+def test_a_bound_of_numpy():
+    plateau = ReduceLROnPlateau(optimizer_of(0.1 * parameter("plateau", 1.0)), min_lr=np.float32(0.0625), patience=0)
+    for _ in range(3):
+        plateau.step(1.0)
+    assert plateau.optimizer.hyperparameters()[0]["lr"] == 0.0625
+
+
 def test_bad_types():
     plateau = ReduceLROnPlateau(optimizer_of(0.1 * parameter("plateau", 1.0)))
     with pytest.raises(TypeError, match=r"metric must be a number, got '1\.0'"):
         plateau.step("1.0")
+    with pytest.raises(TypeError, match=r"metric must be a number, got array\(\[1\., 1\.\]\)"):
+        plateau.step(np.ones(2))
+    with pytest.raises(TypeError, match="name must be a list, got 3"):
+        ReduceLROnPlateau(plateau.optimizer, name=3)
     with pytest.raises(TypeError, match="optimizer must be one of gpuadam, got dict"):
         ReduceLROnPlateau({})
     with pytest.raises(ValueError, match=r"state_dict has \['best'\]; allowed are"):
         plateau.load_state_dict({"best": 1.0})
+    good = plateau.state_dict()
+    for key, bad, message in (
+        ("best", "low", "best must be a number, got 'low'"),
+        ("cooldown_counter", None, "cooldown_counter is None; allowed are whole numbers"),
+        ("last_epoch", -1, "last_epoch is -1; allowed are whole numbers"),
+        ("num_bad_epochs", 1.5, r"num_bad_epochs is 1\.5; allowed are whole numbers"),
+        ("pending", 3, "pending must be a list, got 3"),
+        ("pending", [0.0], r"pending must be a mean and a count, got \[0\.0\]"),
+        ("pending", ["1", 0], "the mean of pending must be a number, got '1'"),
+        ("pending", [0.0, -1], "the count of pending is -1; allowed are whole numbers"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            plateau.load_state_dict({**good, "best": 7.0, key: bad})
+        assert plateau.state_dict() == good
     assert plateau.last_epoch == 0
+
+
+def test_a_parameter_that_is_there_no_more():
+    optimizer = optimizer_of(0.1 * parameter("plateau", 1.0))
+    plateau = ReduceLROnPlateau(optimizer, patience=0)
+    plateau.step(1.0)
+    optimizer.set_hyperparameters(lr=0.1)
+    with pytest.raises(ValueError, match=r"name is 'plateau', which the schedules hold no more; allowed are \[\]"):
+        plateau.step(1.0)
+    assert plateau.last_epoch == 1

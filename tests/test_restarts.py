@@ -117,17 +117,19 @@ def test_normalised_decay_takes_as_much_in_every_cycle_of_equal_square_root():
 
 
 def test_adamwr_lists_its_restarts():
-    """Periods of 10 epochs x 1.2, each rounded up: a million epochs; beyond them the last period goes to its end."""
-    schedule = adamwr(1.0, 1, 4, 10, 1.2, epochs=MILLION, min_lr=0.125, policy="triangular")
+    """Periods of 10 epochs x 1.1, each rounded up: 10,000 epochs; beyond them the last period goes to its end."""
+    epochs = 10_000
+    schedule = adamwr(1.0, 1, 4, 10, 1.1, epochs=epochs, min_lr=0.125, policy="triangular")
     begin, period, starts = 0, 10, []
-    while begin < MILLION:
+    while begin < epochs:
         starts.append((begin, period))
-        begin, period = begin + period, math.ceil(period * 1.2)
-    tops = [4 * begin + 2 * period for begin, period in starts if begin + period < MILLION]
+        begin, period = begin + period, math.ceil(period * 1.1)
+    tops = [4 * begin + 2 * period for begin, period in starts if begin + period < epochs]
     assert len(tops) > 40
     assert (schedule(tops) == 1).all()
     assert (schedule([4 * begin for begin, _ in starts]) == 0.125).all()
-    assert schedule([8 * MILLION, 2**40]).tolist() == [0.125] * 2
+    assert adamwr(0.1, 8, 32, 1, 1e308, epochs=9)(5) == adamwr(0.1, 8, 32, 1e308, epochs=9)(0) == 0.1
+    assert schedule([8 * epochs, 2**40]).tolist() == [0.125] * 2
     shrinking = adamwr(1.0, 1, 4, 8, 0.5, epochs=20, min_lr=0.0, policy="triangular")
     assert np.flatnonzero(shrinking(range(80)) == 1)[:3].tolist() == [16, 40, 52]
 
@@ -161,7 +163,9 @@ REFUSED = {
     "total_iterations must be a whole number > 1, got 1": lambda: keras_adamw_eta(1),
     "total_iterations must be a whole number > 1, got 1.5": lambda: keras_adamw_weight_decay(0.1, 1.5),
     "total_iterations must be finite and > 0, got 0": lambda: keras_adamw_weight_decay(0.1, 0),
-    "epochs must be a whole number up to 1,000,000, got 1000001": lambda: adamwr(0.1, 8, 32, epochs=1_000_001),
+    "epochs must be a whole number up to 10,000, got 10001": lambda: adamwr(0.1, 8, 32, epochs=10_001),
+    "batch_size must be finite and >= 1, got 5e-324": lambda: adamwr(0.1, 5e-324, 32, epochs=9),
+    "epoch_size must be finite and >= 1, got 0.5": lambda: adamwr(0.1, 8, 0.5, epochs=9),
     "triangular_step must be > 0 and < 1, got 0": lambda: adamwr(0.1, 8, 32, epochs=9, triangular_step=0),
     "triangular_step must be > 0 and < 1, got 1": lambda: adamwr(0.1, 8, 32, epochs=9, triangular_step=1),
     "cosine_kwargs must be at least one cycle, got []": lambda: sgdr_schedule([]),
@@ -184,5 +188,7 @@ def test_other_bad_arguments_are_refused(message):
 def test_too_many_cycles_are_refused():
     with pytest.raises(ValueError, match=r"multiplier 1.001 makes more than 4096 cycles"):
         sgdr(0.1, 10, 1.001)
+    with pytest.raises(TypeError, match=r"cosine_kwargs\[1\] must be a dict of arguments, got 5"):
+        sgdr_schedule([{"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 1, "decay_steps": 5}, 5])
     with pytest.raises(TypeError, match="decay_steps"):
         sgdr_schedule([{"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 9}])

@@ -175,6 +175,8 @@ LARGE = {
     "1" * (LONGEST + 1): "the text has 4,001 characters; allowed are 4,000",
     "table([" + "1," * 3000 + "], step)": "characters",
     "join([" + "join([" * 40 + "step" + ",1],[1])" * 40 + ",1],[1])": None,
+    "*".join(["adamwr(1,1,4,1,1,epochs=1000000)"] * 90): "epochs must be a whole number up to 10,000",
+    "*".join(["adamwr(1,1,4,1,1,epochs=10000)"] * 20): None,
     "cycle(step, 1, 1.0000001)[0]": "column 1: multiplier 1.0000001 makes more than 4096 cycles",
 }
 

@@ -38,4 +38,6 @@ ROWS = [
     Row("-algorithmType ADAMdec -LR 0.1 -weightDecay 0.05 -Te 2 -Tmult 2, 5 batches: weightDecaycurrent",
         "0.05 * sgdr(1.0, 2 * 5, 2, first=1)", remark="not normalised",
         numbers={k: value * 0.5 for k, value in walk(2, 2, 30).items()}),
+    Row("adam.lua, `clr = lr / (1 + state.t * lrd)`, lrd = 0.01, t before it is counted",
+        "inverse_time_decay(0.1, 1, 0.01)", numbers={0: 0.1, 1: 10 / 101, 25: 0.08, 100: 0.05, 900: 0.01}),
 ]  # fmt: skip

@@ -1,13 +1,9 @@
 """Schedules of optax that cycle, computed in double."""
 
-from collections.abc import Sequence
-
-import numpy as np
-import pytest
-
 from . import Row
+from .optax import HOME, values
 
-HOME = "optax"
+__all__ = ["HOME", "ROWS", "values"]
 CYCLES = (
     "[{'init_value': 0.0, 'peak_value': 0.1, 'warmup_steps': 5, 'decay_steps': 30}, "
     "{'init_value': 0.02, 'peak_value': 0.05, 'warmup_steps': 0, 'decay_steps': 45, 'end_value': 0.01}, "
@@ -23,15 +19,3 @@ ROWS = [
         "cosine_onecycle(97, 0.1, pct_start=0.25, div_factor=5.0, final_div_factor=50.0)"),
     Row(f"sgdr_schedule({CYCLES})", f"sgdr_schedule({CYCLES})", range(120), "the last end is held: 0.0 from step 95"),
 ]  # fmt: skip
-
-
-def values(there: str, steps: Sequence[int]) -> np.ndarray:
-    jax = pytest.importorskip("jax")
-    optax = pytest.importorskip("optax")
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)  # else optax computes in float32
-    try:
-        schedule = eval(there, vars(optax.schedules))
-        return np.array([float(schedule(np.int64(k))) for k in steps])
-    finally:
-        jax.config.update("jax_enable_x64", before)

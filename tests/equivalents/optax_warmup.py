@@ -1,13 +1,9 @@
 """The schedules of optax that begin with a warm-up, computed in double."""
 
-from collections.abc import Sequence
-
-import numpy as np
-import pytest
-
 from . import Row
+from .optax import HOME, values
 
-HOME = "optax"
+__all__ = ["HOME", "ROWS", "values"]
 ROWS = [
     Row(
         "warmup_constant_schedule(0.01, 0.1, 10)",
@@ -43,15 +39,3 @@ ROWS = [
         remark="with a rate above 1 the end is an upper bound",
     ),
 ]
-
-
-def values(there: str, steps: Sequence[int]) -> np.ndarray:
-    jax = pytest.importorskip("jax")
-    optax = pytest.importorskip("optax")
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)  # else optax computes in float32
-    try:
-        schedule = eval(there, vars(optax.schedules))
-        return np.array([float(schedule(np.int64(k))) for k in steps])
-    finally:
-        jax.config.update("jax_enable_x64", before)

@@ -57,14 +57,17 @@ ROWS = [
 
 
 def values(there: str, steps: Sequence[int]) -> np.ndarray:
-    """The learning rate that a scheduler gives the optimizer in each of its steps."""
     torch = pytest.importorskip("torch")
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=BASE)
     names = {**vars(torch.optim.lr_scheduler), "SWALR": torch.optim.swa_utils.SWALR}
-    scheduler = eval(there, names, {"optimizer": optimizer, "torch": torch})
+    return stepped(eval(there, names, {"optimizer": optimizer}), steps)
+
+
+def stepped(scheduler, steps: Sequence[int], of: str = "lr") -> np.ndarray:
+    """What a scheduler gives its optimizer in some of its steps."""
     found = []
     for _ in range(max(steps) + 1):
-        found.append(float(optimizer.param_groups[0]["lr"]))
-        optimizer.step()
+        found.append(float(scheduler.optimizer.param_groups[0][of]))
+        scheduler.optimizer.step()
         scheduler.step()
     return np.array(found)[list(steps)]

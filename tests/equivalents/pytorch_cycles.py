@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from . import BASE, Row
+from .pytorch import HOME, stepped
 
-HOME = "PyTorch"
+__all__ = ["HOME", "ROWS", "values"]
+
 MOMENTUM = "momentum of "  # in place of the learning rate
 OVERSHOOT = (
     "OneCycleLR's step `total_steps` overshoots (linear: below 0) and later ones raise; ours holds the last value"
@@ -53,9 +55,4 @@ def values(there: str, steps: Sequence[int]) -> np.ndarray:
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=BASE, momentum=0.5)
     names = {"optimizer": optimizer, "math": math}
     scheduler = eval(there.removeprefix(MOMENTUM), {**vars(torch.optim.lr_scheduler), **names})
-    found = []
-    for _ in range(max(steps) + 1):
-        found.append(float(optimizer.param_groups[0]["momentum" if there.startswith(MOMENTUM) else "lr"]))
-        optimizer.step()
-        scheduler.step()
-    return np.array(found)[list(steps)]
+    return stepped(scheduler, steps, "momentum" if there.startswith(MOMENTUM) else "lr")

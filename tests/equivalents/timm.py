@@ -48,40 +48,8 @@ ROWS = [
                  125: 0.0316478440058, 199: 0.0123113312129, 200: 0.01, 300: 0.01}),
     Row("TanhLRScheduler(optimizer, t_initial=50)",
         "tanh_decay(0.1, 50)",
-        remark="a"
-        "t"
-        " "
-        "t"
-        "h"
-        "e"
-        " "
-        "e"
-        "n"
-        "d"
-        " "
-        "t"
-        "h"
-        "e"
-        " "
-        "r"
-        "a"
-        "t"
-        "e"
-        " "
-        "f"
-        "a"
-        "l"
-        "l"
-        "s"
-        " "
-        "f"
-        "r"
-        "o"
-        "m"
-        " "
-        "0"
-        "."
-        "25% of the way to `lr_min`; the first update has 0.1 itself if `step_update(0)` was not called",
+        remark="at the end the rate falls from 0.25% of the way to `lr_min`; the first update has 0.1 itself if "
+        "`step_update(0)` was not called",
         numbers={0: 0.0999999168472, 1: 0.0999998759506, 25: 0.0982013790038, 40: 0.0119202922022,
                  49: 0.0003684239899, 50: 0.0, 80: 0.0}),
     Row("TanhLRScheduler(optimizer, t_initial=50, lb=-4.0, ub=2.0, lr_min=0.01, warmup_t=5, "

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from . import BASE, Row
+from .pytorch import stepped
 
 HOME = "transformers"
 FROM_ONE = "`first=1`: there the first update is one step up already, and the end is at step T - 1"
@@ -115,14 +116,7 @@ ROWS += [
 
 
 def values(there: str, steps: Sequence[int]) -> np.ndarray:
-    """The learning rate that a scheduler gives the optimizer in each of its steps."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=BASE)
-    scheduler = eval(there, vars(transformers.optimization), {"optimizer": optimizer})
-    found = []
-    for _ in range(max(steps) + 1):
-        found.append(float(optimizer.param_groups[0]["lr"]))
-        optimizer.step()
-        scheduler.step()
-    return np.array(found)[list(steps)]
+    return stepped(eval(there, vars(transformers.optimization), {"optimizer": optimizer}), steps)
