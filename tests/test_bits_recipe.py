@@ -270,7 +270,7 @@ FAULTS = {
     ),
     "squares added in another order": (
         {"clip": "global", "weights": ("float32", "plain")},
-        ("reduce.cu", "int lanes = WARP / 2; lanes > 0; lanes /= 2", "int lanes = 1; lanes < WARP; lanes *= 2"),
+        ("sums.cuh", "int lanes = WARP / 2; lanes > 0; lanes /= 2", "int lanes = 1; lanes < WARP; lanes *= 2"),
     ),
     "the random number of the next element": (
         {"weights": ("bfloat16", "stochastic")},

@@ -12,7 +12,7 @@ from test_rules import TOLERANCE, compare, error
 
 import gpuadam
 from gpuadam import adam_variant_rules, adaptive_rules, schedules, sign_rules
-from gpuadam.expressions import updates
+from gpuadam.expressions import as_expr, updates
 from gpuadam.jit import inlined
 
 STEPS = 12
@@ -51,7 +51,7 @@ def test_the_length_of_the_average_without_cancellation(share):
     """Of RAdam, at 50 digits; the naive form loses all of them for beta2 near 1."""
     mpmath = pytest.importorskip("mpmath", reason="mpmath is not installed")
     beta2 = 1 - share
-    ours = adam_variant_rules.length_of_average(gpuadam.schedules.as_expr(beta2))
+    ours = adam_variant_rules.length_of_average(as_expr(beta2))
     naive = []
     with mpmath.workdps(50):
         b = mpmath.mpf(beta2)

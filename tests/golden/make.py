@@ -27,7 +27,7 @@ def gradients(step: int) -> tuple[np.ndarray, np.ndarray | None]:
 def optimizer(lr: Any = None) -> tuple[gpuadam.Optimizer, dict[Any, np.ndarray]]:
     """The optimizer of the file, before its first step."""
     params = {"layer/weight": WEIGHT.copy(), 7: BIAS.astype(np.float32)}
-    schedule = schedules.warmup_cosine_decay(0.0, 0.125, warmup_steps=2, decay_steps=10) if lr is None else lr
+    schedule = 0.125 * schedules.maximum(1 - schedules.step / 10, 0) if lr is None else lr  # no text that may change
     return gpuadam.AdamW(params, lr=schedule, betas=(0.75, 0.875), eps=1e-3, weight_decay=0.25), params
 
 
