@@ -4,7 +4,7 @@ from typing import Any, Literal, Unpack
 
 from .adam_rules import ADAM, NADAM, AdamOptions, MomentumSchedule, NAdamOptions
 from .expressions import Expr
-from .l1_rules import ADAM_L1, NADAM_L1, choose, normalised
+from .l1_rules import ADAM_L1, NADAM_L1, choose, normalised, product_of
 from .optimizer import Optimizer
 from .recipe import Recipe
 from .rules import Decay, EpsPlacement
@@ -144,7 +144,8 @@ class AdamW(Adam):
         array([ 0.625, -1.375,  0.   ])
         """
         form = {"eps_placement": "hat", **normalised(eta, total_iterations, l1, l2), **keywords}
-        return cls(params, learning_rate * eta, (beta_1, beta_2), epsilon, amsgrad=amsgrad, **form)
+        lr = product_of(learning_rate=learning_rate, eta=eta)
+        return cls(params, lr, (beta_1, beta_2), epsilon, amsgrad=amsgrad, **form)
 
 
 class NAdam(Optimizer):
@@ -250,4 +251,5 @@ class NadamW(NAdam):
         """`keras_adamw.NadamW`: the decay of `AdamW.keras_adamw`, epsilon inside the root, mu_k for mu_(k+1)."""
         own = {"eps_placement": "inside", "momentum_schedule": "keras-adamw"}
         form = {**own, **normalised(eta, total_iterations, l1, l2), **keywords}
-        return cls(params, learning_rate * eta, (beta_1, beta_2), epsilon, **form)
+        lr = product_of(learning_rate=learning_rate, eta=eta)
+        return cls(params, lr, (beta_1, beta_2), epsilon, **form)

@@ -34,7 +34,7 @@ def make_parser() -> OneLineParser:
     parser = OneLineParser(
         prog="gpuadam",
         allow_abbrev=False,
-        description="Adam, AdamW, NAdam, RMSprop and SGD for GPU arrays. Without a command: the doctor.",
+        description="AdamW, Lion, LAMB and other optimizers for GPU arrays. Without a command: the doctor.",
     )
     parser.add_argument("--version", action="version", version=f"gpuadam {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="doctor | demo | plot")

@@ -159,6 +159,8 @@ class Engine:
         self.tables.upload("revision", 0, np.array([(self.revision, cohort_count, 0)], REVISION))
 
     def _require_ema(self) -> None:
+        if self.defaults.rule.mixing:
+            raise ValueError(f"{self.defaults.rule.name} averages its weights itself: call eval() and train()")
         if not any(kind.ema for kind in self.kinds):
             raise ValueError("there is no average of the parameters: give the constructor an ema_decay")
 

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from .adam_rules import ADAM, NADAM, AdamOptions, NAdamOptions, adam, nadam
-from .expressions import as_expr
+from .expressions import Expr, as_expr, as_number
 from .jit import inlined
 from .momentum_rules import SGD, SGDOptions, sgd
 from .rules import FINITE, Decay, Hyperparameters, Rule, weight_decays, with_sign_of
@@ -80,13 +82,19 @@ def choose(rule: Rule, with_l1: Rule, settings: Mapping[str, Any], l1_decay: Any
     return (rule, {**settings}) if l1_decay is None else (with_l1, {**settings, "l1_decay": l1_decay})
 
 
+def product_of(**factors: Any) -> Any:
+    """Of numbers a number, which can be rewritten, else a schedule."""
+    return math.prod(value if isinstance(value, Expr) else as_number(value, name) for name, value in factors.items())
+
+
 def normalised(eta: Any, total_iterations: int, l1: Any, l2: Any) -> dict[str, Any]:
     """The decay of keras-adamw as ours: scheduled, and smaller in longer runs (Loshchilov & Hutter 2019, appendix B.1).
 
     Theirs is off where `total_iterations` is 1 or less.
     """
-    if isinstance(total_iterations, bool) or not isinstance(total_iterations, int) or total_iterations < 2:
+    is_whole = isinstance(total_iterations, int | np.integer) and not isinstance(total_iterations, bool)
+    if not is_whole or total_iterations < 2:
         raise ValueError(f"total_iterations is {total_iterations!r}; allowed are whole numbers >= 2")
     share = math.sqrt(1 / total_iterations)
-    l1_decay = None if l1 is None else eta * share * l1
-    return {"weight_decay": eta * share * l2, "l1_decay": l1_decay, "decay": "scheduled"}
+    l1_decay = None if l1 is None else product_of(eta=eta, share=share, l1=l1)
+    return {"weight_decay": product_of(eta=eta, share=share, l2=l2), "l1_decay": l1_decay, "decay": "scheduled"}

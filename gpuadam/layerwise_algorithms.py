@@ -25,7 +25,8 @@ class LAMB(Optimizer):
         eps: Added to the denominator, >= 0.
         weight_decay: Factor of the weights in the update, >= 0.
         bias_correction: False: m and v as they are (version 1 of the paper).
-        trust_clip: Largest ratio, > 0; None: none (fastai has 10, timm's `trust_clip=True` is 1).
+        trust_clip: Largest ratio, > 0; None: none, in a group or later `math.inf` (fastai has 10, timm's
+            `trust_clip=True` is 1).
         always_adapt: False: the ratio is 1 as long as weight_decay is 0 (timm; apex unless `use_nvlamb`).
         maximize: Ascend.
         recipe: As for `Adam`. apex and timm clip by default: `clip_norm=1.0`.

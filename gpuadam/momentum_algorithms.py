@@ -4,7 +4,7 @@ from typing import Any, Literal, Unpack
 
 from . import momentum_rules
 from .expressions import Expr
-from .l1_rules import SGD_L1, choose, normalised
+from .l1_rules import SGD_L1, choose, normalised, product_of
 from .momentum_rules import LrPlacement, RMSpropOptions, SGDOptions
 from .optimizer import Optimizer
 from .recipe import Recipe
@@ -105,7 +105,8 @@ class SGDW(SGD):
     ) -> "SGDW":
         """`keras_adamw.SGDW`: the decay of `AdamW.keras_adamw`, lr inside the momentum buffer."""
         form = {"lr_placement": "inside", **normalised(eta, total_iterations, l1, l2), **keywords}
-        return cls(params, learning_rate * eta, momentum, nesterov=nesterov, **form)
+        lr = product_of(learning_rate=learning_rate, eta=eta)
+        return cls(params, lr, momentum, nesterov=nesterov, **form)
 
 
 class RMSprop(Optimizer):

@@ -78,14 +78,17 @@ def granule_of(kind: Specialisation) -> int:
 
 
 def resident_blocks(kind: Specialisation) -> int:
-    """Blocks that an SM is to hold at once, by what a thread must hold: 64, 80 or 128 registers are then its own."""
+    """Blocks that an SM is to hold at once, by what a thread must hold: it then has 64, 80, 128 or 255 registers."""
     forms, granule = forms_of(kind), granule_of(kind)
     arrays = len(forms) + bool(kind.companion) + kind.ema
-    values = granule * arrays + len(kind.rule.row._fields)  # type: ignore[attr-defined]
-    if kind.param == "float64" or granule == 8 or values > 40:
+    held_twice = kind.rule.mixing is not None  # z, which the weight moves by while it moves itself
+    values = granule * arrays + len(kind.rule.row._fields) + held_twice  # type: ignore[attr-defined]
+    if values > 68:
+        return 1
+    if kind.param == "float64" or granule == 8 or values + kind.draws > 34:
         return 2
     computes_more = kind.draws or "float16" in forms  # random bits and conversions have registers of their own
-    return 4 if values <= 26 and not computes_more else 3
+    return 4 if arrays <= 4 and values <= 26 and not computes_more else 3
 
 
 def measure_blocks(kind: Specialisation) -> int:

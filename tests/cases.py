@@ -1,6 +1,7 @@
 """The rules with all their options, once: what the tests run, on which backend ever, is a product over this list."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -157,6 +158,17 @@ RULES = {
     for rule in vars(module).values()
     if isinstance(rule, Rule)
 }
+
+# Cases that one optimizer can hold, a group each. With an L1 decay it is another rule.
+TOGETHER: dict[str, list[Case]] = {}
+for _case in CASES:
+    TOGETHER.setdefault(_case.make.__name__ + ("_l1" if "l1_decay" in _case.options else ""), []).append(_case)
+
+
+def groups_of(cases: Sequence[Case], params: Sequence[Any]) -> list[dict[str, Any]]:
+    """A group for each case, with its options."""
+    return [{"params": [param], **case.options} for case, param in zip(cases, params, strict=True)]
+
 
 # A schedule for lr, and the same for the oracle: any hyperparameter may be one.
 LR = schedules.warmup_cosine_decay(0.0, 0.05, 3, 12)

@@ -14,8 +14,10 @@ from cases import (
     RULES,
     SCHEDULE_FREE,
     SGD,
+    TOGETHER,
     assert_same_bits,
     gradients,
+    groups_of,
     parameters,
 )
 from host_backend import optimizer_on
@@ -68,6 +70,18 @@ def test_every_rule_option_and_format(case, dtype, monkeypatch):
 @pytest.mark.parametrize("case", [ADAM[0], ADAM[-1], NADAM[0], RMSPROP[-1], SGD[5]], ids=lambda case: case.name)
 def test_sizes_around_every_edge(case, monkeypatch):
     assert_equal_runs(trajectories(monkeypatch, case.optimizer, SIZES, np.float32, lr=LR))
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_all_cases_in_one_optimizer(name, monkeypatch):
+    """As many groups as there are cases of a class."""
+    cases = TOGETHER[name]
+    sizes = [70 + 300 * i for i in range(len(cases))]
+    runs = trajectories(
+        monkeypatch, lambda params, **_: cases[0].optimizer(groups_of(cases, params)), sizes, np.float32
+    )
+    assert_equal_runs(runs)
+    assert len(runs[0][1]["groups"]) == len(cases)
 
 
 def test_a_block_of_256_threads(monkeypatch):

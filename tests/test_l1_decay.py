@@ -52,6 +52,13 @@ def test_total_iterations_that_would_turn_the_decay_off(total):
         gpuadam.AdamW.keras_adamw([np.ones(2)], total_iterations=total)
 
 
+@pytest.mark.parametrize("make", [gpuadam.AdamW, gpuadam.NadamW, gpuadam.SGDW])
+@pytest.mark.parametrize("name", ["learning_rate", "eta", "l1", "l2"])
+def test_what_is_no_number_is_named(make, name):
+    with pytest.raises(TypeError, match=f"{name} must be a number, got '0.1'"):
+        make.keras_adamw([np.ones(2)], total_iterations=np.int64(4), **{name: "0.1"})
+
+
 @pytest.mark.parametrize(
     "make", [gpuadam.Adam, gpuadam.AdamW, gpuadam.NAdam, gpuadam.NadamW, gpuadam.SGD, gpuadam.SGDW]
 )

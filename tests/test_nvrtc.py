@@ -25,6 +25,7 @@ from gpuadam.engine import Engine
 from gpuadam.formats import COMPANION_TYPES, FORMATS, IS_16_BIT, Specialisation, computes_in
 from gpuadam.layerwise_rules import LAMB
 from gpuadam.recipe import Master, Rounding, StateDtype
+from gpuadam.rules import Rule
 from gpuadam.slots import bfloat16
 
 pytest.importorskip("cupy", reason="CuPy, which has the binding of NVRTC, is not installed")
@@ -81,6 +82,24 @@ def averaging_kinds() -> Iterator[Specialisation]:
     yield Specialisation(adamw, "bfloat16", "bfloat16", ("float32", "uint8"), "remainder")
 
 
+def full_states(rule: Rule, narrow: bool) -> tuple[str, ...]:
+    codes = {name: "uint8" if name in rule.nonnegative else "int8" for name in rule.states}
+    return tuple("float32" if name in rule.weight_states or not narrow else codes[name] for name in rule.states)
+
+
+def fullest_kinds() -> Iterator[Specialisation]:
+    """Of every rule, with all its states, the modes in which a thread holds most for its number of blocks."""
+    modes = [
+        ("float32", "float32", False, None, "nearest"),
+        ("bfloat16", "bfloat16", False, None, "stochastic"),
+        ("bfloat16", "float32", False, "remainder", "nearest"),
+        ("float16", "float16", True, "float32", "nearest"),
+    ]
+    for rule, (param, grad, narrow, companion, rounding) in itertools.product(RULES.values(), modes):
+        states, ema = full_states(rule, narrow), rule.mixing is None
+        yield Specialisation(rule, param, grad, states, companion, rounding, ema, zero_grads=True)
+
+
 PLAIN = {kind.name: nvrtc.step_kernel(kind) for kind in plain_kinds()}
 MODES = {kind.name: kind for kind in recipe_kinds()}
 AVERAGED = [kind for kind in MODES.values() if kind.ema]
@@ -97,16 +116,20 @@ MIXED = {  # gradients of another format than their parameter, as autocast and m
     ]
     for kind in [Specialisation(ADAM, param, grad, (computes_in(param),) * 2 + (None,))]
 }
+FULLEST = {kind.name: kind for kind in fullest_kinds()}
 MEASURED = {kernel.name: kernel for kernel in sorted(map(nvrtc.measure_kernel, measured_kinds()), key=str)}
 KERNELS = (
-    PLAIN | SHARED | MEASURED | {name: nvrtc.step_kernel(kind) for name, kind in (MODES | MIXED | AVERAGING).items()}
+    PLAIN
+    | SHARED
+    | MEASURED
+    | {name: nvrtc.step_kernel(kind) for name, kind in (MODES | MIXED | AVERAGING | FULLEST).items()}
 )
 ADAMW = KERNELS["adam_float32_exp_avg_exp_avg_sq"]
 # The whole recipe for the architecture that matters most, its extremes for the oldest one.
 OLDEST = [name for name, kind in MODES.items() if kind.ema and not kind.zero_grads and kind.param == "bfloat16"]
 COMPILED = [
     *itertools.product([*PLAIN, *SHARED], ARCHITECTURES),
-    *itertools.product([name for name in [*MODES, *MIXED, *AVERAGING] if name not in PLAIN], [90]),
+    *itertools.product(sorted({*MODES, *MIXED, *AVERAGING, *FULLEST} - {*PLAIN}), [90]),
     *itertools.product(OLDEST, [75]),
     *itertools.product(MEASURED, [75, 90]),
 ]

@@ -335,8 +335,9 @@ def test_there_is_one_average():
         shared = {} if isinstance(groups[0], dict) else {"ema_decay": 0.9}
         with pytest.raises(ValueError, match=r"ema_decay of group 0 is 0\.9, but adamw_schedule_free averages its"):
             AdamWScheduleFree(groups, **shared)
-    with pytest.raises(ValueError, match="no average"):
-        trained(steps=1)[0].swap_ema()
+    for name in ("swap_ema", "reset_ema"):
+        with pytest.raises(ValueError, match=r"averages its weights itself: call eval\(\) and train\(\)"):
+            getattr(trained(steps=1)[0], name)()
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, True, None])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from bfloat16 import ml_dtypes  # noqa: F401 (what is imported below needs it)
-from cases import CASES, IDS, LR
+from cases import CASES, IDS, LR, TOGETHER, groups_of
 from twins import MARKS, Twins, arrays, awkward, to_device
 
 import gpuadam
@@ -34,19 +34,15 @@ def test_every_rule_option_and_format(case, dtype):
 
 
 @DTYPES
-def test_all_cases_in_one_optimizer(dtype):
+@pytest.mark.parametrize("name", TOGETHER)
+def test_all_cases_in_one_optimizer(name, dtype):
     """As many groups as there are cases of a class: kernels share a ticket, lanes share the programs."""
-    for make in (gpuadam.Adam, gpuadam.NAdam, gpuadam.RMSprop, gpuadam.SGD):
-        options = [case.options for case in CASES if case.make is make]
-        params = [awkward(700 + 300 * i, dtype, i) for i in range(len(options))]
-
-        def layout(members, options=options):
-            return [{"params": [member], **own} for member, own in zip(members, options, strict=True)]
-
-        twins = Twins(make, params, layout, lr=LR)
-        for k in range(STEPS):
-            twins.step([awkward(param.shape, dtype, 100 + 7 * k) for param in params])
-        twins.check()
+    cases = TOGETHER[name]
+    params = [awkward(700 + 300 * i, dtype, i) for i in range(len(cases))]
+    twins = Twins(cases[0].optimizer, params, lambda members: groups_of(cases, members), lr=LR)
+    for k in range(STEPS):
+        twins.step([awkward(param.shape, dtype, 100 + 7 * k) for param in params])
+    twins.check()
 
 
 def test_float32_and_float64_in_one_optimizer():

@@ -1,6 +1,6 @@
 """CPU against CUDA, bit for bit: the training recipe, on awkward numbers: formats, norms, averages, skipped steps."""
 
-import itertools
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from gpuadam import ema_warmup, schedules
 
 pytestmark = MARKS
 STEPS = 8
+FEW = ["float32", "bfloat16", "float16, master", "bfloat16, remainder, states int8"]  # each compiles more kernels
 
 
 def tensors(dtype, seed):
@@ -48,10 +49,10 @@ def check_swap(twins):
         assert_same_bits(to_host(mirror), old)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_every_format_of_parameters_gradients_and_states(mode):
+@pytest.mark.parametrize(("make", "mode"), [*product([gpuadam.AdamW], MODES), *product([gpuadam.LAMB], FEW)])
+def test_every_format_of_parameters_gradients_and_states(make, mode):
     dtype, grad_dtype, settings = MODES[mode]
-    twins = Twins(gpuadam.AdamW, tensors(dtype, 0), two_groups, lr=LR, **settings)
+    twins = Twins(make, tensors(dtype, 0), two_groups, lr=LR, **settings)
     for k in range(STEPS):
         grads = tensors(grad_dtype, 1000 + 50 * k)
         if "clip_norm" in settings:
@@ -65,7 +66,23 @@ def test_every_format_of_parameters_gradients_and_states(mode):
         twins.check()
 
 
-@pytest.mark.parametrize(("scope", "dtype"), [*itertools.product(("global", "group", "tensor"), (F32, BF16))])
+@pytest.mark.parametrize("mode", FEW)
+def test_schedule_free_weights_show_their_average_and_come_back(mode):
+    dtype, grad_dtype, settings = MODES[mode]
+    settings = {name: value for name, value in settings.items() if name != "ema_decay"}
+    twins = Twins(gpuadam.AdamWScheduleFree, tensors(dtype, 0), two_groups, lr=LR, **settings)
+    for k in range(STEPS):
+        grads = tensors(grad_dtype, 1000 + 50 * k)
+        if "clip_norm" in settings:
+            tamed(grads)
+        twins.step([None if i == k else grad for i, grad in enumerate(grads)])
+        twins.both("eval")
+        twins.check_params()
+        twins.both("train")
+    twins.check()
+
+
+@pytest.mark.parametrize(("scope", "dtype"), [*product(("global", "group", "tensor"), (F32, BF16))])
 def test_norms_of_every_scope(scope, dtype):
     """Several spans in a scope, more blocks than one, and one format beside another."""
     shapes = [(5,), (700_001,), (3, 1000), (1024 * 256,), (1024 * 256 + 1,)]
