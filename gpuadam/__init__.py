@@ -4,6 +4,9 @@ The optimizers, `Adam` to `SGD`, update arrays in place; `schedules` has what th
 what happens around the update: clipping, averages, mixed precision.
 """
 
+import importlib
+from typing import Any
+
 from . import schedules
 from .adam_variants import QHAdam, RAdam
 from .adaptive_algorithms import Adadelta, Adagrad, Adamax, Lion
@@ -51,3 +54,13 @@ __all__ = [
     "pack",
     "schedules",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The modules of other frameworks, which nothing else imports, when they are asked for."""
+    if name not in ("keras", "thinc", "torch"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        raise ImportError(f"gpuadam.{name} needs {name} ({error}): pip install 'gpuadam[{name}]'") from error

@@ -41,7 +41,7 @@ def make_parser() -> OneLineParser:
     commands.add_parser("doctor", help="what is installed, which backend there is, and whether it computes rightly")
     help_text = "train a small network on handwritten digits (needs gpuadam[demo])"
     add_demo_options(commands.add_parser("demo", help=help_text, description=help_text, allow_abbrev=False))
-    help_text = "draw schedules, in the terminal or as a picture (needs gpuadam[plot])"
+    help_text = "draw schedules in the terminal, or as a picture (which needs matplotlib)"
     add_plot_options(commands.add_parser("plot", help=help_text, description=help_text, allow_abbrev=False))
     return parser
 

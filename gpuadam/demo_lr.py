@@ -25,6 +25,8 @@ def run(options: Options) -> None:
         DemoError: As the demo; a run that is resumed has its rate already.
     """
     demo.require_packages()
+    if options.lr != type(options).lr:
+        raise DemoError("argument --find-lr: it finds the rate that --lr gives; allowed is one of the two")
     if options.resume:
         raise DemoError("argument --find-lr: a run that is resumed keeps its schedule; allowed is one of the two")
     finder = find(demo.array_module(options.backend), options)

@@ -17,6 +17,7 @@ from typing import Any, Union
 import numpy as np
 
 from .program import MAXIMUM_CYCLES, Op
+from .strangers import refuse_stranger
 
 Number = int | float
 Scalar = Union["Expr", int, float]
@@ -161,11 +162,7 @@ def as_expr(value: Any, name: str = "operand") -> Expr:
     """A number or an Expr as an Expr."""
     if isinstance(value, Expr):
         return value
-    if callable(value):
-        raise TypeError(
-            f"{name} is a plain callable, {value!r}: the kernel cannot call Python. Write it as arithmetic on "
-            "schedules.step, or sample it with schedules.sampled(callable, steps)"
-        )
+    refuse_stranger(value, name)
     return Expr(Op.VALUE, payload=as_number(value, name))
 
 

@@ -34,7 +34,8 @@ def read_defaults(rule: Rule, settings: Mapping[str, Any], options: Any, given: 
     names = {kind: {field.name for field in fields(kind)} for kind in (Storage, Policy)}
     unknown = sorted(set(given) - set(known) - names[Storage] - names[Policy])
     if unknown:
-        allowed = sorted({*settings, *known, *names[Storage], *names[Policy]})
+        own_names = [field.name for field in fields(options)]
+        allowed = sorted({*settings, *own_names, *known, *names[Storage], *names[Policy]})
         raise TypeError(f"there is no argument {unknown[0]!r}; there are {', '.join(allowed)}")
     own = {kind: {name: given[name] for name in given if name in names[kind]} for kind in names}
     values = {**settings, **known, **{name: given[name] for name in given if name in known}}

@@ -7,9 +7,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 
 from . import recipe
-from .expressions import Expr, Parameter, as_expr, as_number
+from .expressions import Expr, Parameter, as_number
 from .program import Op
 from .rules import FINITE, Range, Rule
+from .strangers import refuse_stranger
 
 PAIRS = {"betas": ("beta1", "beta2"), "nus": ("nu1", "nu2")}  # given as one tuple
 
@@ -84,10 +85,11 @@ def read_hyperparameter(rule: Rule, name: str, value: Any, where: str, is_float3
         raise ValueError(f"{rule.name} has no hyperparameter {name!r}; allowed are {sorted(known)}")
     title = f"{name}{where}"
     allowed = known[name]
-    if isinstance(value, Expr) or callable(value):
+    if isinstance(value, Expr):
         if name == rule.mixing:
             raise TypeError(f"{title} is a schedule, {value!r}; allowed is {allowed.text}, the same all the time")
-        return as_expr(value, title)
+        return value
+    refuse_stranger(value, title)
     also = ", or a schedule" if name != rule.mixing else ""
     number = check_range(value, allowed._replace(text=allowed.text + also), title)
     if name in ("eps", "clip_value") and number > 0 and np.float32(number) == 0 and is_float32:

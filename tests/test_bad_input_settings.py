@@ -6,6 +6,7 @@ goes on as if nothing had happened. The rows are those of the fault table.
 
 import decimal
 import math
+import sys
 import warnings
 
 import numpy as np
@@ -334,3 +335,37 @@ def test_unknown_keywords():
 
 def test_the_public_errors_are_what_they_say():
     assert issubclass(gpuadam.ScheduleError, ValueError)
+
+
+class Stranger:
+    """Stands for a scheduler of a library that is not there."""
+
+
+@pytest.mark.parametrize(
+    ("lr", "texts"),
+    [
+        (Stranger(), ["lr of group 0 is a Stranger of torch", "gpuadam.torch.as_schedule"]),
+        (schedules.cosine_decay, ["cosine_decay, a schedule without its arguments", "write cosine_decay(...)"]),
+        (lambda step: 0.1, ["lr of group 0 is a plain callable", "schedules.sampled"]),
+    ],
+)
+def test_what_is_handed_over_in_the_place_of_a_schedule(lr, texts, monkeypatch):
+    monkeypatch.setattr(Stranger, "__module__", "torch.optim.lr_scheduler")
+    with pytest.raises(TypeError) as caught:
+        gpuadam.AdamW([np.ones(3, np.float32)], lr=lr)
+    assert all(text in str(caught.value) for text in texts)
+
+
+def test_an_argument_that_is_not_there_is_told_what_there_is():
+    with pytest.raises(TypeError, match=r"there is no argument .foreach.; there are .*amsgrad, .*maximize"):
+        gpuadam.AdamW([np.ones(3, np.float32)], foreach=True)
+
+
+def test_a_framework_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "thinc", None)
+    monkeypatch.delitem(sys.modules, "gpuadam.thinc", raising=False)
+    monkeypatch.delitem(vars(gpuadam), "thinc", raising=False)
+    with pytest.raises(ImportError, match=r"gpuadam.thinc needs thinc .*pip install 'gpuadam\[thinc\]'"):
+        gpuadam.thinc  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'tensorflow'"):
+        gpuadam.tensorflow  # noqa: B018

@@ -48,6 +48,7 @@ def test_what_is_no_option_or_command_is_told_in_one_line(arguments, told, capsy
         (["--dtype=float16", "--master=remainder"], "'hidden.weight' is float16"),
         (["--dtype=bfloat16", "--master=float32", "--rounding=stochastic"], "allowed is one of them"),
         (["--find-lr", "--resume=x"], "argument --find-lr: a run that is resumed keeps its schedule"),
+        (["--find-lr", "--lr=0.1"], "argument --find-lr: it finds the rate that --lr gives"),
         (["--find-lr", "--master=remainder"], "allowed with --dtype float32 are --master none"),
         (["--resume=no/such.safetensors"], "'no/such.safetensors': there is no such file"),
     ],

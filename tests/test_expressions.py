@@ -178,7 +178,8 @@ def test_programs_against_plain_evaluation(formula: tuple[list[float], list[Line
     assert_same_bits(nodes[-1](STEPS), [row[-1] for row in results])
     rows, _ = run_section(program, section, clocks_at(STEPS))
     assert_same_bits(rows[:, : len(nodes)], results)
-    assert_same_bits(shift(nodes[-1], 0)(STEPS), [row[-1] for row in results])
+    if not nodes[-1].is_constant:  # of which those that are not finite are refused
+        assert_same_bits(shift(nodes[-1], 0)(STEPS), [row[-1] for row in results])
 
 
 def clocks_at(steps: npt.NDArray[Any]) -> npt.NDArray[Any]:

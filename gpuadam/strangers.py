@@ -1,0 +1,21 @@
+"""What somebody hands over in the place of a schedule, and what to write instead."""
+
+from typing import Any
+
+CONVERTED = ("torch", "keras", "thinc")  # whose schedules `as_schedule` makes ours
+
+
+def refuse_stranger(value: Any, name: str) -> None:
+    """Raise a TypeError that says how to make a schedule of this, if it is one of another library or a function."""
+    kind = type(value)
+    home = kind.__module__.partition(".")[0]
+    if home in CONVERTED:
+        raise TypeError(f"{name} is a {kind.__name__} of {home}: gpuadam.{home}.as_schedule makes a schedule of it")
+    own = getattr(value, "__name__", "")
+    if callable(value) and str(getattr(value, "__module__", "")).startswith("gpuadam."):
+        raise TypeError(f"{name} is {own}, a schedule without its arguments: write {own}(...)")
+    if callable(value):
+        raise TypeError(
+            f"{name} is a plain callable, {value!r}: the kernel cannot call Python. Write it as arithmetic on "
+            "schedules.step, or sample it with schedules.sampled(callable, steps)"
+        )
