@@ -11,6 +11,7 @@ from .plot_command import Given
 from .schedule_text import ScheduleTextError, read_schedule
 
 REFUSED = 2
+LONGEST_SHOWN = 60  # characters of a text in an error
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -99,7 +100,8 @@ def schedule(text: str) -> Given:
     try:
         return Given(text, read_schedule(text))
     except ScheduleTextError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} {one_line(error)}") from error
+        shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+        raise argparse.ArgumentTypeError(f"{shown!r}: {one_line(error)}") from error
 
 
 def join_negative_numbers(arguments: Sequence[str]) -> list[str]:

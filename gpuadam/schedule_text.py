@@ -55,6 +55,8 @@ def read_schedule(text: str) -> Expr:
         raise TypeError(f"text is a {type(text).__name__}; allowed is a str")
     if len(text) > LONGEST:
         raise ScheduleTextError(f"the text has {len(text):,} characters; allowed are {LONGEST:,}")
+    if not text.strip():
+        raise ScheduleTextError("the text is empty; allowed is a formula, such as cosine_decay(0.1, 900)")
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except SyntaxError as error:
@@ -127,8 +129,9 @@ def _name(node: Any, depth: int) -> Any:
         raise _refused(node, f"{name} takes a function of Python, which a text cannot hold")
     if name not in schedules.__all__:
         names = sorted(set(schedules.__all__) - NEEDS_PYTHON)
-        near = get_close_matches(name, names, 4, 0.5) or names
-        raise _refused(node, f"{name!r} is no name of gpuadam.schedules; there are {', '.join(near)}")
+        near = get_close_matches(name, names, 2, 0.7)
+        hint = f"did you mean {' or '.join(near)}?" if near else "docs/equivalents.md has the names of other libraries"
+        raise _refused(node, f"{name!r} is no name of gpuadam.schedules; {hint}")
     return getattr(schedules, name)
 
 

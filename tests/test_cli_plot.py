@@ -88,8 +88,8 @@ def test_how_many_steps_there_are_by_default(text, steps):
     [
         ([], "give one schedule or more, such as 'cosine_decay(0.1, 900)', or --gallery"),
         (["--gallery", "step"], "give one schedule or more"),
-        (["9**9**9"], "argument SCHEDULE: '9**9**9' at column 1: this is no finite number"),
-        (["step", "lambda: 1"], "argument SCHEDULE: 'lambda: 1' at column 1: lambda is not allowed"),
+        (["9**9**9"], "argument SCHEDULE: '9**9**9': at column 1: this is no finite number"),
+        (["step", "lambda: 1"], "argument SCHEDULE: 'lambda: 1': at column 1: lambda is not allowed"),
         (["cosine_decay(1,\n\n0)"], "decay_steps must be finite and > 0"),
         (["step", "--steps", "0"], "'0'; allowed are whole numbers from 1 to 10000000"),
         (["step", "--steps", "-5"], "'-5'; allowed are whole numbers from 1"),
