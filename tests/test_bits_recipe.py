@@ -268,10 +268,6 @@ FAULTS = {
         {"scalars": "scale array"},
         ("scalars.cuh", "return is_double ?", "return !is_double ?"),
     ),
-    "squares added in another order": (
-        {"clip": "global", "weights": ("float32", "plain")},
-        ("sums.cuh", "int lanes = WARP / 2; lanes > 0; lanes /= 2", "int lanes = 1; lanes < WARP; lanes *= 2"),
-    ),
     "the random number of the next element": (
         {"weights": ("bfloat16", "stochastic")},
         ("step.cu", "rounding::draw(stream, place.index + j)", "rounding::draw(stream, place.index + j + 1)"),
