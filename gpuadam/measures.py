@@ -80,7 +80,7 @@ def make_measure(kind: Specialisation) -> Any:
         for row in range(begin, end):
             tensor, first = tensors[chunks[row].tensor], np.int64(chunks[row].index) * CHUNK
             if tensor.grad != 0:
-                round_row(launch, tensor, 1.0, rounded)
+                round_row(launch, tensor, rounded, size + 2)
                 c = row_type(*to_fixed_tuple(rounded, size))
                 count = min(first + CHUNK, tensor.numel) - first
                 directions(tensor, first, count, c, rounded[size], buffers, (weights, updates))

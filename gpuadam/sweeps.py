@@ -79,14 +79,20 @@ def scaled_and_clipped(grad: Any, factor: Any, clip: Any) -> Any:
 
 
 @inlined
-def round_row(launch: Any, tensor: Any, trust: float, rounded: Any) -> None:
-    """The coefficients for a tensor, in the rule's type; `trust`: its trust ratio, or 1."""
+def round_row(launch: Any, tensor: Any, rounded: Any, count: int) -> None:
+    """The coefficients for a tensor, in the rule's type."""
     rows = table_at(launch.rows, UNKNOWN, np.float64)
     own = tensor.cohort * ROW
-    for i in range(len(rounded)):
+    for i in range(count):  # a constant, by which the loop is unrolled
         rounded[i] = rows[own + i]
-    rounded[0] = rows[own] * gradient_factor(launch, tensor, rows[own + len(rounded)])
-    rounded[STEP_SIZE] = rows[own + STEP_SIZE] * trust
+    rounded[0] = rows[own] * gradient_factor(launch, tensor, rows[own + count])
+
+
+@inlined
+def trust_step(launch: Any, tensor: Any, trust: float, rounded: Any) -> None:
+    """The size of the step of a rule that is measured, by the tensor's trust ratio."""
+    rows = table_at(launch.rows, UNKNOWN, np.float64)
+    rounded[STEP_SIZE] = rows[tensor.cohort * ROW + STEP_SIZE] * trust
 
 
 def make_update(kind: Specialisation) -> Any:
@@ -168,7 +174,9 @@ def make_sweep(kind: Specialisation) -> Any:
             count = min((np.int64(chunks[row].index) + 1) * CHUNK, tensor.numel) - first
             row += 1
             if tensor.grad != 0:
-                round_row(launch, tensor, trusts[head.tensor] if is_measured else 1.0, rounded)
+                round_row(launch, tensor, rounded, size + 2)
+                if is_measured:
+                    trust_step(launch, tensor, trusts[head.tensor], rounded)
                 c = row_type(*to_fixed_tuple(rounded, size))
                 recipe = rounded[size], rounded[size + 1]
                 update(tensor, first, count, c, recipe, chunk_key_of(launch, tensor, head), buffers)
