@@ -9,7 +9,7 @@ def refuse_stranger(value: Any, name: str) -> None:
     """Raise a TypeError that says how to make a schedule of this, if it is one of another library or a function."""
     kind = type(value)
     home = kind.__module__.partition(".")[0]
-    if home in CONVERTED:
+    if home in CONVERTED and not hasattr(value, "__array__"):
         raise TypeError(f"{name} is a {kind.__name__} of {home}: gpuadam.{home}.as_schedule makes a schedule of it")
     own = getattr(value, "__name__", "")
     if callable(value) and str(getattr(value, "__module__", "")).startswith("gpuadam."):

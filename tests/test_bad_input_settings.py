@@ -362,7 +362,8 @@ def test_an_argument_that_is_not_there_is_told_what_there_is():
 
 
 def test_a_framework_that_is_not_there_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "thinc", None)
+    for name in ["thinc", *(name for name in sys.modules if name.startswith("thinc."))]:
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "gpuadam.thinc", raising=False)
     monkeypatch.delitem(vars(gpuadam), "thinc", raising=False)
     with pytest.raises(ImportError, match=r"gpuadam.thinc needs thinc .*pip install 'gpuadam\[thinc\]'"):
