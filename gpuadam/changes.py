@@ -1,6 +1,6 @@
 """Changes to a running optimizer: worked out first, then written to the tables, then in force."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from .clocks import carried_accumulators
 from .coefficients import compile_groups, read_row, warn_of_flips
 from .compiler import Program, run_section
-from .expressions import Expr, as_number
+from .expressions import Expr, Parameter, as_number
 from .faults import range_error
 from .groups import Group
 from .program import VALID
@@ -39,7 +39,43 @@ def set_hyperparameters(engine: "Engine", group: int | None, settings: Mapping[s
     for member in chosen:
         check_mixing(engine.defaults.rule, member, changed[member.index])
     engine.check_whole(repeated="set_hyperparameters")
+    numbers = numbers_for_numbers(changed, engine)
+    if numbers is not None:
+        for member in chosen:
+            engine.defaults.rule.coefficients(
+                changed[member.index], member.options
+            )  # refuses what does not go together
+        set_numbers(engine, numbers)
+        warn_where_signs_flip(engine, engine.groups, engine.program, changed)
+        return
     install(engine, *prepare(engine, changed))
+
+
+def numbers_for_numbers(changed: Mapping[int, dict[str, Expr]], engine: "Engine") -> dict[Parameter, float] | None:
+    """What slots get where numbers take the place of numbers; None where programs must be made anew."""
+    found = {}
+    for index, hyperparameters in changed.items():
+        old = engine.groups[index].hyperparameters
+        for name, new in hyperparameters.items():
+            if new is not old[name]:
+                payloads = [h.payload for h in (old[name], new)]
+                if not all(isinstance(payload, Parameter) and not payload.is_named for payload in payloads):
+                    return None
+                found[payloads[0]] = payloads[1].value
+    return found
+
+
+def set_numbers(engine: "Engine", numbers: Mapping[Parameter, float]) -> None:
+    """Rewrite numbers that were checked, in their slots: no program is compiled, and one table goes to the device."""
+    engine.check_whole(repeated="set_hyperparameters")
+    engine.tables.require_writable()
+    engine.interrupted = "set_hyperparameters"
+    pool = engine.program.pool
+    for parameter, number in numbers.items():
+        parameter.value = pool.values[pool.parameters[parameter]] = number
+    engine.tables.upload("values", 0, engine.program.values())
+    engine.announce(len(engine.cohorts))
+    engine.interrupted = ""
 
 
 def check_mixing(rule: Rule, group: Group, changed: Mapping[str, Expr]) -> None:
@@ -68,11 +104,15 @@ def prepare(engine: "Engine", changed: Mapping[int, dict[str, Expr]]) -> tuple[l
                 f"the schedules need {needed} rows of the table {name!r}, which has room for {engine.room[name]}: "
                 "give them to a new optimizer, and load this one's state_dict into it"
             )
+    warn_where_signs_flip(engine, own, program, changed)
+    engine.tables.require_writable()
+    return own, program
+
+
+def warn_where_signs_flip(engine: "Engine", own: Sequence[Group], program: Program, changed: Iterable[int]) -> None:
     for index in changed:
         rows, _ = run_section(program, program.sections[index], program.sections[index].new_clock())
         warn_of_flips(engine.defaults.rule, own[index], rows[0])
-    engine.tables.require_writable()
-    return own, program
 
 
 def install(engine: "Engine", own: list[Group], program: Program, what: str = "set_hyperparameters") -> None:

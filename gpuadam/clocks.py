@@ -1,6 +1,6 @@
 """Clocks of tensors: as plain numbers and back, and carried over from one program to another."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,11 +31,16 @@ def make_clock(saved: Mapping[str, Any], section: Section, lr_scale: float = 1.0
     return clock
 
 
-def carry_clocks(old: "Engine", clocks: Any, own: Any) -> None:
-    """Give the first tensors and groups the clocks that they had; those that are new keep theirs."""
+def carry_clocks(old: "Engine", names: Sequence[Any], group_of: Sequence[int], clocks: Any, own: Any) -> None:
+    """Give tensors and groups the clocks that they had; a new tensor of an old group joins its schedules."""
     before = old.tables.download("clocks")
-    clocks[: len(old.tensors.names)] = before[old.cohorts.of]
     own[: len(old.groups)] = before[: len(old.groups)]
+    places = dict(zip(old.tensors.names, old.cohorts.of.tolist(), strict=True))
+    for index, (name, group) in enumerate(zip(names, group_of, strict=True)):
+        if name in places:
+            clocks[index] = before[places[name]]
+        elif not old.defaults.policy.per_tensor_step:
+            clocks["step"][index] = own["step"][group]
 
 
 def carried_accumulators(tables: Any, cohorts: Cohorts, old: Program, new: Program) -> Any:

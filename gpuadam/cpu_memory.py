@@ -1,5 +1,6 @@
 """Memory of the CPU backend: arrays of our own and of others."""
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ def fill(array: npt.NDArray[Any], value: Any) -> None:
 
 def view_of(array: Array) -> npt.NDArray[Any]:
     """A borrowed array as one of NumPy's, in the same memory."""
-    return array.memory[0]  # type: ignore[no-any-return]
+    raw = (ctypes.c_byte * array.nbytes).from_address(array.address)
+    raw.owner = array.owner  # type: ignore[attr-defined]
+    return np.ndarray(array.shape, array.dtype, raw, strides=array.strides)
 
 
 def copy_values(target: npt.NDArray[Any], source: Array) -> None:

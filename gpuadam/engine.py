@@ -14,7 +14,7 @@ from .groups import Defaults, Group, check_names
 from .program import VALID
 from .scalars import Arrays, new_scalars, read_scalars
 from .tables import REVISION, make_batches, make_tables, new_progress
-from .tensors import Tensors
+from .tensors import Binding, Tensors
 
 
 class Engine:
@@ -23,7 +23,7 @@ class Engine:
     Args:
         defaults: What the optimizer was given.
         groups: Its groups.
-        old: The engine whose groups are the first of these; its states and clocks are taken over.
+        old: The engine whose groups are the first of these; states and clocks of its tensors are taken over by name.
     """
 
     def __init__(self, defaults: Defaults, groups: list[Group], old: "Engine | None" = None) -> None:
@@ -63,7 +63,7 @@ class Engine:
         clocks, own = new_clocks(self.program.sections, group_of, scales)
         progress = new_progress()
         if old:
-            carry_clocks(old, clocks, own)
+            carry_clocks(old, tensors.names, group_of, clocks, own)
             progress["skipped"] = old.tables.download("progress")["skipped"]
         self.cohorts, clocks = cohorts_of(group_of, clocks, own)
         batches, chunks = make_batches(self.kinds or [tensors.default_kind()], tensors.numels() or [0])
@@ -105,7 +105,10 @@ class Engine:
 
     def bind(self, owners: list[Any]) -> None:
         """Check gradients, and put them in force."""
-        binding = self.tensors.read(owners)
+        self.put(self.tensors.read(owners))
+
+    def put(self, binding: Binding) -> None:
+        """Put checked gradients in force."""
         cohorts, splits = self.cohorts.activated(binding.present())
         kinds = self.tensors.specialisations(binding)
         self.tables.require_writable()

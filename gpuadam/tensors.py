@@ -66,14 +66,28 @@ class Tensors:
         self.slots: list[list[Slot]] = [
             slots_of(kind, groups[group].options) for kind, group in zip(kinds, self.group_of.tolist(), strict=True)
         ]
-        kept: list[dict[str, Any]] = old.arrays if old else []
-        self.arrays: list[dict[str, Any]] = kept + make_arrays(
-            self.params[len(kept) :], self.slots[len(kept) :], backend
-        )
+        self.arrays: list[dict[str, Any]] = self._take_over(old, backend)
         self._fixed_rows = self._slot_rows()
         self.owners: list[Any] | None = None
         self._movable = [array for array in self.params if array.is_movable]
         self._versioned = [array.owner for array in self.params if hasattr(array.owner, "_version")]
+
+    def _take_over(self, old: "Tensors | None", backend: Any) -> list[dict[str, Any]]:
+        """Our own arrays: those of tensors that were there before, by their names, and new ones for the others."""
+        kept = dict(zip(old.names, zip(old.slots, old.arrays, strict=True), strict=True)) if old else {}
+        fresh = [i for i, name in enumerate(self.names) if name not in kept]
+        made = make_arrays([self.params[i] for i in fresh], [self.slots[i] for i in fresh], backend)
+        arrays = dict(zip(fresh, made, strict=True))
+        for i, name in enumerate(self.names):
+            slots, own = kept.get(name, (self.slots[i], arrays.get(i)))
+            if slots != self.slots[i]:
+                was, now = ([slot.name for slot in found] for found in (slots, self.slots[i]))
+                raise ValueError(
+                    f"{self._parameter_titles[i]} has the states {was}, and would need {now}: formats, and options "
+                    "that decide upon states, cannot be changed in the middle of a run"
+                )
+            arrays[i] = own
+        return [arrays[i] for i in range(len(self.names))]
 
     def specialisations(self, binding: Binding) -> list[Specialisation]:
         """The kernel that each tensor needs."""
@@ -130,13 +144,15 @@ class Tensors:
 
     def read(self, owners: list[Any]) -> Binding:
         """Check gradients against their parameters; nothing is changed."""
+        pairs = zip(owners, self._gradient_titles, strict=True)
+        return self.check([None if owner is None else borrow(owner, title) for owner, title in pairs], owners)
+
+    def check(self, grads: list[Array | None], owners: list[Any]) -> Binding:
+        """A binding of gradients that were borrowed already."""
         params = [self.reread(i) for i in range(len(self.params))] if self._movable else self.params
-        grads: list[Array | None] = []
-        for title, owner, param in zip(self._gradient_titles, owners, params, strict=True):
-            grad = None if owner is None else borrow(owner, title)
+        for title, grad, param in zip(self._gradient_titles, grads, params, strict=True):
             if grad is not None:
                 check_gradient(grad, param, title, self.defaults.policy.zero_grads)
-            grads.append(grad)
         self._check_overlap(params, grads)
         return Binding(params, owners, grads)
 

@@ -219,6 +219,10 @@ def test_a_tensor_is_no_number(make, name):
     refused_everywhere(make, name, value, TypeError, ["must be a number", f"got {value!r}"])
 
 
+def test_a_dtype_that_numpy_does_not_have():
+    refused(Adam, [torch.ones(4).to(torch.float8_e4m3fn)], TypeError, ["parameter 0", "float8_e4m3fn", "allowed are"])
+
+
 def test_a_single_tensor_is_no_list():
     tensor = torch.ones(3)
     refused(Adam, tensor, TypeError, ["params", "a single Tensor", "[array]"], watched=[tensor.numpy()])
