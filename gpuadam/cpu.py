@@ -1,7 +1,7 @@
 """The CPU backend: the same walk over the same tables as step.cu, compiled by Numba. It is the reference of the GPU."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
@@ -152,6 +152,7 @@ class Tables:
     ) -> None:
         self._tables = tables
         self.is_half_done = False  # a step was begun and not ended
+        self.after_sums: Callable[[], None] = lambda: None  # between the norms of gradients and what they decide
         self._launch = np.zeros(1, LAUNCH)
         self._address = self._launch.ctypes.data
         self.plan(batches)
@@ -178,12 +179,17 @@ class Tables:
         """A table as it is now."""
         return self._tables[name].copy()
 
+    def live(self, name: str, field: str = "") -> npt.NDArray[Any]:
+        """A table itself, or a column of it, not a copy."""
+        return self._tables[name][field] if field else self._tables[name]
+
     def run(self) -> Verdict:
         """One step, applied or not."""
         if prepare(self._address):
             return Verdict.HELD
         if self._sums:
             self._sums.run(self._address)
+            self.after_sums()
         skips, overflows = must_skip(self._address)
         if skips:
             for sweep in self._sweeps:

@@ -3,7 +3,7 @@
 import functools
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,8 +65,7 @@ def load_kernel(kernel: Kernel, device: int) -> Any:
     import cupy
 
     with cupy.cuda.Device(device):
-        major_minor = cupy.cuda.Device(device).compute_capability
-        path = cubin_path(kernel, int(major_minor))
+        path = cubin_path(kernel, int(cupy.cuda.Device(device).compute_capability))
         return cupy.RawModule(path=str(path)).get_function(kernel.name)
 
 
@@ -108,6 +107,7 @@ class Tables:
         self._is_settled = True  # no stream has anything to do for this optimizer
         self._graph_stream: Any = None  # the one on which a step was captured last; its graph is expected to run there
         self._revision = 1
+        self.after_sums: Callable[[], None] = lambda: None  # between the norms of gradients and what they decide
         self.is_half_done = False  # a step was begun and not ended: some blocks have a ticket, others will never come
         self._runs = 0
         self._syncs = os.environ.get("GPUADAM_SYNC") == "1"
@@ -118,7 +118,7 @@ class Tables:
         """Make ready the launches over the chunks as they are sorted now."""
         processors, number = self._device.attributes["MultiProcessorCount"], self._device.id
         self._batches = batches
-        self._sums, self._launches = [], []
+        self._sums, self._measures, self._launches = [], [], []
         if self._rows["scopes"]:
             share = self._share(0, self._rows["chunks"], 4 * processors)
             self._sums.append((load_kernel(REDUCE, number), *share))
@@ -128,7 +128,7 @@ class Tables:
             self._launches.append((load_kernel(step_kernel(kind), number), *share))
             if kind.rule.measure:
                 share = self._share(batch.first, batch.count, processors * measure_blocks(kind))
-                self._sums.append((load_kernel(measure_kernel(kind), number), *share))
+                self._measures.append((load_kernel(measure_kernel(kind), number), *share))
         for _, _, launch in self._launches:
             launch["blocks"] = sum(grid for _, grid, _ in self._launches)
 
@@ -238,6 +238,13 @@ class Tables:
         table = raw[: self._rows[name] * dtype.itemsize].view(dtype.base)
         return table.reshape(-1, *dtype.shape)  # type: ignore[no-any-return]
 
+    def live(self, name: str, field: str = "") -> Any:
+        """A table itself in device memory, or a column of a table of one row, not a copy."""
+        dtype, count = TABLES[name], self._rows[name]
+        begin = dtype.fields[field][1] if field else 0  # type: ignore[index]
+        kind = dtype.fields[field][0] if field else dtype  # type: ignore[index]
+        return self._tables[name][begin : begin + count * kind.itemsize].view(kind)
+
     def reset(self, progress: npt.NDArray[Any]) -> None:
         """Forget a step that was interrupted: the state that is being loaded replaces what it left."""
         for name in ("span_tickets", "scope_tickets", "part_tickets", "trust_tickets"):
@@ -261,7 +268,11 @@ class Tables:
                     return verdict
             self._is_settled = False
             self.is_half_done = True
-            for kernel, grid, launch in (*self._sums, *self._launches):
+            for kernel, grid, launch in self._sums:
+                kernel((grid,), (BLOCK,), (launch,))
+            if self._sums:
+                self.after_sums()
+            for kernel, grid, launch in (*self._measures, *self._launches):
                 kernel((grid,), (BLOCK,), (launch,))
             if self._syncs and not is_capturing:
                 wait_for_launch(stream)

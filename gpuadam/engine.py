@@ -13,7 +13,7 @@ from .compiler import Program, run_section
 from .groups import Defaults, Group, check_names
 from .program import VALID
 from .scalars import Arrays, new_scalars, read_scalars
-from .tables import REVISION, make_batches, make_tables, new_progress
+from .tables import REVISION, Verdict, make_batches, make_tables, new_progress
 from .tensors import Binding, Tensors
 
 
@@ -127,6 +127,20 @@ class Engine:
             self.kinds = kinds
             self._is_sorted = True
         self.tensors.accept(binding)
+
+    def relocate(self, addresses: dict[int, int]) -> None:
+        """Gradients that are bound lie elsewhere now; the caller answers for it that nothing else has changed."""
+        self.tables.require_writable()
+        self.tensors.relocate(addresses)
+        self.tables.upload("tensors", 0, self.tensors.rows(self.tensors.binding, self.cohorts.of))
+
+    def run(self) -> None:
+        """One step over what is bound."""
+        self.check_whole()
+        verdict = self.tables.run()
+        self.tensors.note_writes()
+        if verdict is not Verdict.APPLIED:
+            faults.raise_if_wrong(self, verdict)
 
     def read_scalars(self, grad_scale: Any, found_inf: Any) -> tuple[Any, Arrays]:
         """What mixed-precision training says, and its arrays, checked; not in force yet."""

@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
-from . import changes, checkpoint, faults, resume, state
+from . import changes, checkpoint, resume, state
 from .engine import Engine
 from .groups import read_defaults, read_groups
 from .rules import Rule
-from .tables import Verdict
 
 
 class Optimizer:
@@ -72,11 +71,7 @@ class Optimizer:
                 raise ValueError("there are no gradients: give step(grads), or bind(grads) once before step()")
             else:
                 engine.reread_bound()
-            engine.check_whole()
-            verdict = engine.tables.run()
-            engine.tensors.note_writes()
-            if verdict is not Verdict.APPLIED:
-                faults.raise_if_wrong(engine, verdict)
+            engine.run()
 
     def bind(self, grads: Any, *, grad_scale: Any = None, found_inf: Any = None) -> None:
         """Take gradients for this and the following steps; each step reads them where they lie.

@@ -35,6 +35,20 @@ class Binding:
         """Which tensors have a gradient."""
         return np.array([grad is not None for grad in self.grads], bool)
 
+    def address_of(self, index: int) -> int:
+        """Where a gradient lies; 0 if there is none."""
+        grad = self.grads[index]
+        return 0 if grad is None else grad.address
+
+    def move(self, addresses: Mapping[int, int]) -> None:
+        for index, address in addresses.items():
+            self.grads[index].address = address  # type: ignore[union-attr]
+
+    @functools.cached_property
+    def format_numbers(self) -> npt.NDArray[np.int64]:
+        """Their formats, as the tensor table has them."""
+        return np.array([GRAD_FORMATS.index(form) for form in self.grad_formats], np.int64)
+
     @functools.cached_property
     def grad_formats(self) -> list[str]:
         """How each gradient is stored; one that is not there is taken to be like its parameter."""
@@ -171,6 +185,16 @@ class Tensors:
             )
         return new
 
+    def relocate(self, addresses: Mapping[int, int]) -> None:
+        """The gradients of some tensors lie elsewhere now, and are in all else what they were."""
+        before = {index: self.binding.address_of(index) for index in addresses}
+        self.binding.move(addresses)
+        try:
+            self._check_overlap(self.params, self.binding.grads)
+        except ValueError:
+            self.binding.move(before)
+            raise
+
     def release(self) -> None:
         """Nothing is bound from here to `accept`: an interrupt between them leaves no half of a change."""
         self.owners = None
@@ -228,7 +252,7 @@ class Tensors:
         rows["param"] = [param.address for param in binding.params]
         rows["grad"] = [0 if grad is None else grad.address for grad in binding.grads]
         rows["cohort"] = cohort_of
-        rows["grad_format"] = [GRAD_FORMATS.index(form) for form in binding.grad_formats]
+        rows["grad_format"] = binding.format_numbers
         own = np.bitwise_or.reduce(rows["states"], axis=1) | rows["companion"] | rows["ema"]
         rows["wide"] = (rows["param"] | rows["grad"] | own) % WIDE == 0
         return rows
