@@ -3,6 +3,7 @@
 import threading
 import weakref
 from collections import deque
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,14 @@ class Upload:
         cupy.cuda.runtime.memcpyAsync(target, pinned.ptr, size, host_to_device, stream.ptr)
         event.record(stream)
         self._slots.append(slot)
+
+
+def stream_at(pointer: int, device: int) -> AbstractContextManager[Any]:
+    """Somebody else's stream, on which CuPy works within the block; 0 is the one that all of CUDA has by default."""
+    import cupy
+
+    with cupy.cuda.Device(device):
+        return cupy.cuda.ExternalStream(pointer, device) if pointer else cupy.cuda.Stream.null  # type: ignore[no-any-return]
 
 
 def empty_bytes(size: int, device: int) -> Any:

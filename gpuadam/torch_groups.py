@@ -1,0 +1,131 @@
+"""What PyTorch's param_groups say, and what the engine is told of it.
+
+With a number as lr, `group["lr"]` is the rate. With a schedule it is a multiplier of that, which starts at 1: so
+whatever rewrites it (a scheduler of PyTorch's, a warm-up of a trainer's, a checkpoint's 0) has its usual effect, and
+nothing is divided.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+import torch
+
+from .changes import numbers_for_numbers
+from .engine import Engine
+from .expressions import Expr, Parameter
+from .groups import Defaults
+from .hyperparameters import check_range
+from .program import Op
+from .recipe import HYPERPARAMETERS, Storage
+from .rules import FINITE
+
+SWITCHES = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}  # PyTorch's, without effect
+
+
+def defaults_of(core: Defaults) -> dict[str, Any]:
+    """What a group is filled up with: hyperparameters and options, of the recipe only what was asked for."""
+    settings = {
+        n: v for n, v in core.settings.items() if n != "lr_scale" and (v is not None or n not in HYPERPARAMETERS)
+    }
+    plain = asdict(Storage())
+    storage = {name: value for name, value in asdict(core.storage).items() if value != plain[name]}
+    return {**settings, **asdict(core.options), **storage}
+
+
+def plain(value: Any, title: str) -> Any:
+    """A hyperparameter that may have been given as a tensor of one element, as PyTorch allows."""
+    if isinstance(value, tuple | list):
+        return tuple(plain(member, title) for member in value)
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.device.type != "cpu" or value.numel() != 1:
+        raise TypeError(
+            f"{title} is a tensor of shape {tuple(value.shape)} on {value.device}; allowed are a number, a schedule, "
+            "which a captured graph follows as well, or a tensor of one element on cpu"
+        )
+    return value.item()
+
+
+class Groups:
+    """The hyperparameters of all groups: kept as PyTorch shows them, and compared before each step.
+
+    Args:
+        defaults: What the optimizer was given.
+    """
+
+    def __init__(self, defaults: Defaults) -> None:
+        self._defaults = defaults
+        self._names = sorted(set(defaults.allowed()) - {"lr_scale"})
+        self._options = {field.name for kind in (defaults.options, defaults.storage) for field in fields(kind)}
+        self._schedules: list[Expr | None] = []  # of lr, by group
+        self._multipliers: list[Parameter] = []
+        self._seen: list[dict[str, Any]] = []
+
+    def __len__(self) -> int:
+        return len(self._schedules)
+
+    def schedule(self, index: int) -> Expr | None:
+        """The schedule of lr of a group."""
+        return self._schedules[index]
+
+    def add(self, group: dict[str, Any]) -> None:
+        """Take up a new group: the schedule of its lr is kept here, and a multiplier stands in its place."""
+        self._schedules.append(None)
+        self._multipliers.append(Parameter("lr", 1.0, is_named=False))
+        self._seen.append({})
+        self._take_schedule(len(self._schedules) - 1, group)
+
+    def remove_last(self) -> None:
+        """As if the last group had not been added."""
+        for own in (self._schedules, self._multipliers, self._seen):
+            own.pop()
+
+    def _take_schedule(self, index: int, group: dict[str, Any]) -> None:
+        if isinstance(group["lr"], Expr):
+            self._schedules[index], group["lr"] = group["lr"], 1.0
+
+    def settings(self, index: int, group: Mapping[str, Any]) -> dict[str, Any]:
+        """The group as the engine takes it, but for its tensors."""
+        found = self._values(index, group)
+        schedule = self._schedules[index]
+        if schedule is not None:
+            title = f"lr of group {index}, a multiplier of its schedule"
+            self._multipliers[index] = Parameter(title, check_range(found["lr"], FINITE, title), is_named=False)
+            found["lr"] = schedule * Expr(Op.VALUE, payload=self._multipliers[index])
+        return found
+
+    def note(self, groups: list[dict[str, Any]]) -> None:
+        """The engine knows all that the groups say now."""
+        self._seen = [self._values(index, group) for index, group in enumerate(groups)]
+
+    def _values(self, index: int, group: Mapping[str, Any]) -> dict[str, Any]:
+        return {n: plain(group[n], f"{n} of group {index}") for n in self._names if n in group}
+
+    def changed(self, index: int, group: dict[str, Any]) -> dict[str, Any]:
+        """The settings that are not what they were at the step before."""
+        self._take_schedule(index, group)
+        seen = self._seen[index]
+        return {n: value for n, value in self._values(index, group).items() if differs(value, seen.get(n))}
+
+    def numbers(self, engine: Engine, index: int, changed: Mapping[str, Any]) -> dict[Parameter, float] | None:
+        """Slots of the engine's program and their new numbers, checked; None where a number is not enough."""
+        settings = dict(changed)
+        if set(settings) & self._options:
+            return None
+        multiplier: dict[Parameter, float] = {}
+        if "lr" in settings and self._schedules[index] is not None:
+            slot = self._multipliers[index]
+            multiplier[slot] = check_range(settings.pop("lr"), FINITE, slot.name)
+        group = engine.groups[index]
+        numbers = numbers_for_numbers({index: group.changed(engine.defaults.rule, settings)}, engine)
+        return None if numbers is None else {**numbers, **multiplier}
+
+
+def differs(a: Any, b: Any) -> bool:
+    """Whether two settings are not the same; of schedules, whether they are not the same object."""
+    if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
+        return any(map(differs, a, b))
+    if isinstance(a, Expr) or isinstance(b, Expr):
+        return a is not b
+    return bool(a != b)

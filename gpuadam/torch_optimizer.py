@@ -1,0 +1,289 @@
+"""`torch.optim.Optimizer` over our engine: what all classes of `gpuadam.torch` share."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+
+from . import torch_state
+from .arrays import CPU
+from .changes import set_numbers
+from .engine import Engine
+from .groups import read_groups
+from .optimizer import Optimizer as Core
+from .torch_arrays import current_stream, local
+from .torch_buffers import FlatGradients
+from .torch_controls import Controls
+from .torch_gradients import Gradients
+from .torch_groups import SWITCHES, Groups, defaults_of
+from .torch_sharding import reduce_norms_of_shards
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
+    """A PyTorch optimizer whose step is one launch over all parameters, the schedules inside.
+
+    It has `param_groups`, `state`, `state_dict`, hooks and closures as PyTorch's have, and states that PyTorch's class
+    of the same name can go on with. States are made at the first gradient of a parameter, in float32 (float64 for
+    float64 parameters) unless `state_dtype` says otherwise.
+
+    Args:
+        params: What PyTorch takes: tensors, named tensors, or groups. Tensors on the CPU or on one CUDA device;
+            DTensors (FSDP2) are updated shard by shard.
+        arguments, keywords: Those of the class of the same name in `gpuadam`, which are PyTorch's in PyTorch's order,
+            and what `gpuadam.Recipe` has. With a schedule as lr, `group["lr"]` is a multiplier of it, 1.0 at first.
+        flat_grads: Keep all gradients in one buffer: `zero_grad` is then one fill, and steps cost no Python per tensor.
+        foreach, fused, capturable: Accepted, and without effect: every step is one capturable launch.
+        differentiable: Refused.
+    """
+
+    core_class: ClassVar[type[Core]]
+    _step_supports_amp_scaling = True
+
+    def __init__(self, params: Any, *arguments: Any, flat_grads: bool = False, **keywords: Any) -> None:
+        switches = {name: keywords.pop(name, value) for name, value in SWITCHES.items()}
+        if switches["differentiable"]:
+            raise ValueError("differentiable is True; allowed is False: the step writes in place, outside of autograd")
+        self._core = self.core_class([{"params": []}], *arguments, **keywords)
+        self._groups = Groups(self._core._engine.defaults)
+        self._names: dict[Any, Any] = {}  # of the parameters that the engine holds, in its order
+        self._seen_lists: list[int] = []  # which lists of parameters were looked through last,
+        self._seen_count = 0  # and how many there were in them
+        self._waiting: list[Any] = []  # parameters that have had no gradient yet
+        self._flat: FlatGradients | None = None
+        self._gradients = Gradients(self._core._engine, [])
+        self._shards: list[Any] = []  # DTensors, whose shards the engine knows
+        self._has_scalars = False
+        super().__init__(params, {**defaults_of(self._core._engine.defaults), **switches})
+        if flat_grads:
+            self._flat = FlatGradients([param for group in self.param_groups for param in group["params"]])
+
+    # ---- what PyTorch asks of an optimizer
+
+    @property
+    def state(self) -> Mapping[Any, Any]:
+        """The states of each parameter that has had a gradient, by name: tensors that look into our own memory."""
+        return torch_state.States(self)
+
+    @state.setter
+    def state(self, value: Mapping[Any, Any]) -> None:
+        if value:
+            raise AttributeError("state cannot be set; write load_state_dict(...)")
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters; those that are there go on as they are.
+
+        Args:
+            param_group: A dict with `params`, and settings of its own.
+
+        Raises:
+            TypeError, ValueError: Something in it is not allowed; then nothing is changed.
+        """
+        super().add_param_group(param_group)
+        group, index = self.param_groups[-1], len(self.param_groups) - 1
+        try:
+            self._groups.add(group)
+            try:
+                self._check_new_group(index, group)
+            except BaseException:
+                self._groups.remove_last()
+                raise
+        except BaseException:
+            self.param_groups.pop()
+            raise
+        if self._flat is not None:
+            self._flat.add(group["params"])
+
+    def _check_new_group(self, index: int, group: Mapping[str, Any]) -> None:
+        for name, param in zip(self._titles(group), group["params"], strict=True):
+            if param.dtype not in DTYPES:
+                allowed = ", ".join(str(dtype) for dtype in DTYPES)
+                raise TypeError(f"parameter {name!r} has dtype {param.dtype}; allowed are {allowed}")
+        defaults = self._core._engine.defaults
+        before: list[dict[str, Any]] = [{"params": []}] * index
+        Engine(defaults, read_groups([*before, {"params": [], **self._groups.settings(index, group)}], defaults))
+
+    def _titles(self, group: Mapping[str, Any]) -> list[Any]:
+        """What errors call the parameters of a group."""
+        if "param_names" in group:
+            return list(group["param_names"])
+        before = 0
+        for other in self.param_groups:
+            if other is group:
+                break
+            before += len(other["params"])
+        return [before + i for i in range(len(group["params"]))]
+
+    @torch._disable_dynamo  # type: ignore[untyped-decorator]
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient, in one launch.
+
+        Args:
+            closure: Evaluates the model again, and returns the loss.
+
+        Returns:
+            What the closure returned; else None.
+
+        Raises:
+            TypeError, ValueError: A gradient or a setting of a group is not allowed; nothing was written.
+            gpuadam.ScheduleError, FloatingPointError, RuntimeError: As `gpuadam.Optimizer.step`.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with self._at_work():
+            self._core._engine.check_own_weights()
+            self._admit()
+            self._follow_groups()
+            if self._names:
+                self._follow_scaler()
+                self._gradients.refresh()
+                self._core._engine.run()
+                self._note_writes()
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients; with `flat_grads` they become zero, in one fill, and stay where they are."""
+        if self._flat is None:
+            super().zero_grad(set_to_none)
+        else:
+            self._flat.zero()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states and settings, in PyTorch's layout, for `torch.save`, for another of these, or for PyTorch's class.
+
+        Of schedules it has what they are now, so PyTorch goes on with the rate of this step.
+        """
+        for hook in self._optimizer_state_dict_pre_hooks.values():
+            hook(self)
+        with self._at_work():
+            found = torch_state.collect(self)
+        for hook in self._optimizer_state_dict_post_hooks.values():
+            found = hook(self, found) or found
+        return found
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave, here or in PyTorch's class of the same name; tensors are copied.
+
+        States keep our formats: float32 for parameters of 16 bits. Schedules stay the constructor's, and go on where
+        they were.
+
+        Raises:
+            ValueError: It does not fit, with every difference named; then nothing is changed.
+        """
+        state_dict = dict(state_dict)
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = hook(self, state_dict) or state_dict
+        with self._at_work():
+            torch_state.restore(self, state_dict)
+        for hook in self._optimizer_load_state_dict_post_hooks.values():
+            hook(self)
+
+    # ---- what a step does before the launch
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Alone, and in the order of PyTorch's current stream."""
+        params = (local(param) for group in self.param_groups for param in group["params"])
+        device = next((param.device for param in params), None)
+        place = CPU if device is None or device.type != "cuda" else ("cuda", device.index)
+        with self._core._lock, current_stream(place):
+            yield
+
+    def _admit(self) -> None:
+        """Parameters that have a gradient for the first time get their states."""
+        if len(self.param_groups) != len(self._groups):
+            raise ValueError(
+                f"param_groups has {len(self.param_groups)} groups, the optimizer knows {len(self._groups)}: groups "
+                "are added by add_param_group, and none can be taken away"
+            )
+        lists = [group["params"] for group in self.param_groups]
+        if list(map(id, lists)) != self._seen_lists or sum(map(len, lists)) != self._seen_count:
+            self._seen_lists, self._seen_count = list(map(id, lists)), sum(map(len, lists))
+            self._waiting = [param for own in lists for param in own if param not in self._names]
+            if len(self._waiting) + len(self._names) > self._seen_count:
+                self._rebuild(self._names)  # without those that somebody has taken out
+        if any(param.grad is not None for param in self._waiting):
+            self._rebuild({*self._names, *(param for param in self._waiting if param.grad is not None)})
+
+    def _rebuild(self, members: Collection[Any]) -> None:
+        """Make the engine anew for these parameters and for what the groups say now; states and clocks stay."""
+        old = self._core._engine
+        old.check_whole()
+        self._install(self._engine_for(members, old if self._names else None), members)
+
+    def _engine_for(self, members: Collection[Any], old: Engine | None) -> Engine:
+        names = self._name(members)
+        own = [
+            {
+                "params": {names[param]: local(param) for param in group["params"] if param in members},
+                **self._groups.settings(index, group),
+            }
+            for index, group in enumerate(self.param_groups)
+        ]
+        defaults = self._core._engine.defaults
+        engine = Engine(defaults, read_groups(own, defaults), old)
+        reduce_norms_of_shards(engine, list(names.values()), list(names))
+        return engine
+
+    def _engine_with(self, members: Collection[Any]) -> Engine:
+        """An engine for these parameters: the one that is there, if it is just that."""
+        old = self._core._engine
+        if not self._names:
+            return self._engine_for(members, None)
+        is_same = set(members) == set(self._names)
+        return old if is_same else self._engine_for(members, old)
+
+    def _install(self, engine: Engine, members: Collection[Any]) -> None:
+        self._names = self._name(members)
+        self._waiting = [param for group in self.param_groups for param in group["params"] if param not in members]
+        is_new = engine is not self._core._engine
+        self._core._engine = engine
+        if not is_new:
+            return
+        self._gradients = Gradients(engine, list(self._names), self._flat)
+        self._shards = [param for param in self._names if local(param) is not param]
+        self._groups.note(self.param_groups)
+
+    def _name(self, members: Collection[Any]) -> dict[Any, Any]:
+        """Names of parameters: PyTorch's, or their positions among all."""
+        found = {}
+        for group in self.param_groups:
+            for title, param in zip(self._titles(group), group["params"], strict=True):
+                if param in members:
+                    found[param] = self._names.get(param, title)
+        return found
+
+    def _follow_groups(self) -> None:
+        """What somebody has written into the groups since the step before is in force from this one on."""
+        engine, numbers = self._core._engine, {}
+        for index, group in enumerate(self.param_groups):
+            changed = self._groups.changed(index, group)
+            slots = self._groups.numbers(engine, index, changed) if changed and self._names else {}
+            if slots is None or (changed and not self._names):
+                self._rebuild(self._names)
+                return
+            numbers.update(slots)
+        if numbers:
+            set_numbers(engine, numbers)
+            self._groups.note(self.param_groups)
+
+    def _follow_scaler(self) -> None:
+        """A GradScaler leaves what it found in two attributes while it calls `step`."""
+        scalars = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        has_scalars = any(scalar is not None for scalar in scalars)
+        if has_scalars or self._has_scalars:
+            self._core._engine.set_scalars(*self._core._engine.read_scalars(*scalars))
+            self._has_scalars = has_scalars
+
+    def _note_writes(self) -> None:
+        """Tell autograd of what the engine wrote and does not know: DTensors, and gradients."""
+        written = list(self._shards)
+        if self._core._engine.defaults.policy.zero_grads:
+            written += [param.grad for param in self._names if param.grad is not None]
+        if written:
+            torch.autograd.graph.increment_version(written)
