@@ -75,7 +75,7 @@ FLOORS = [
     {"__main__"},
 ]
 # Upward imports that stand inside a function, or serve type checkers alone; each with its reason.
-ALLOWED = {
+ALLOWED = {("torch_state", "torch_optimizer"), 
     ("expressions", "compiler"): "calling an Expr evaluates its program",
     ("expressions", "pictures"): "Expr.plot draws it",
     ("clocks", "engine"): "the type of its argument",
