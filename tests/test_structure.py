@@ -75,7 +75,8 @@ FLOORS = [
     {"__main__"},
 ]
 # Upward imports that stand inside a function, or serve type checkers alone; each with its reason.
-ALLOWED = {("torch_state", "torch_optimizer"), 
+ALLOWED = {
+    ("torch_state", "torch_optimizer"): "the type of its argument",
     ("expressions", "compiler"): "calling an Expr evaluates its program",
     ("expressions", "pictures"): "Expr.plot draws it",
     ("clocks", "engine"): "the type of its argument",
