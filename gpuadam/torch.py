@@ -12,7 +12,9 @@ a scheduler.
 ...     optimizer.zero_grad()
 ...     model(torch.ones(2, 3)).sum().backward()
 ...     optimizer.step()
->>> optimizer.hyperparameters()[0]["lr"]  # of the step that comes next
+>>> optimizer.param_groups[0]["lr"]  # a factor of the schedule
+1.0
+>>> round(optimizer.hyperparameters()[0]["lr"], 12)  # the rate of the step that comes next
 9e-05
 """
 

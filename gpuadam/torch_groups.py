@@ -108,6 +108,10 @@ class Groups:
         seen = self._seen[index]
         return {n: value for n, value in self._values(index, group).items() if differs(value, seen.get(n))}
 
+    def options_changed(self, index: int, group: dict[str, Any]) -> bool:
+        """Whether something has changed on which states may depend."""
+        return bool(set(self.changed(index, group)) & self._options)
+
     def numbers(self, engine: Engine, index: int, changed: Mapping[str, Any]) -> dict[Parameter, float] | None:
         """Slots of the engine's program and their new numbers, checked; None where a number is not enough."""
         settings = dict(changed)

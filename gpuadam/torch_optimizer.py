@@ -231,12 +231,10 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         return engine
 
     def _engine_with(self, members: Collection[Any]) -> Engine:
-        """An engine for these parameters: the one that is there, if it is just that."""
-        old = self._core._engine
-        if not self._names:
-            return self._engine_for(members, None)
-        is_same = set(members) == set(self._names)
-        return old if is_same else self._engine_for(members, old)
+        """An engine for states of these parameters that are to be loaded: the one that is there, if it has them."""
+        is_same = set(members) == set(self._names) and self._names
+        keeps_options = not any(self._groups.options_changed(i, group) for i, group in enumerate(self.param_groups))
+        return self._core._engine if is_same and keeps_options else self._engine_for(members, None)
 
     def _install(self, engine: Engine, members: Collection[Any]) -> None:
         self._names = self._name(members)
