@@ -133,7 +133,7 @@ def test_one_node_does_not_become_two():
     optimizer.step_schedules()
     other = ours.Adam().from_bytes(optimizer.to_bytes())
     other((7, "W"), arrays[4, "W"], np.ones(3, np.float32))
-    with pytest.raises(ValueError, match="goes on with b of node 4, .* but b of node 8"):
+    with pytest.raises(ValueError, match=r"goes on with b of node 4, .* but b of node 8"):
         other((8, "b"), arrays[5, "b"], np.ones(3, np.float32))
 
 

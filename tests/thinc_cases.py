@@ -1,11 +1,18 @@
 """Sweeps of fixed gradients through optimizers of thinc, its own and ours."""
 
 import importlib.metadata
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 
 from gpuadam import cpu
 
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IS_9 = importlib.metadata.version("thinc").startswith("9.")
 
 
@@ -59,3 +66,20 @@ def count_launches(monkeypatch):
     run = cpu.Tables.run
     monkeypatch.setattr(cpu.Tables, "run", lambda tables: (launches.append(1), run(tables))[1])
     return launches
+
+
+def run_with_entry_points(folder, command, limit=100):
+    """A Python process in a folder that finds the package of this tree as an installed one; what it prints."""
+    about = folder / f"gpuadam-{os.getpid()}.dist-info"
+    about.mkdir(exist_ok=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: gpuadam\nVersion: 0\n")
+    groups = PROJECT["entry-points"].items()
+    lines = [f"[{group}]\n" + "".join(f"{name} = {place}\n" for name, place in own.items()) for group, own in groups]
+    (about / "entry_points.txt").write_text("\n".join(lines))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (folder, ROOT)))}
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True, text=True, cwd=folder, env=environment, timeout=limit, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
