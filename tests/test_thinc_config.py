@@ -120,5 +120,11 @@ def test_schedules_as_thinc_has_them():
         thinc_config.formula("0.1 * os.getpid()")
 
 
+@pytest.mark.skipif(IS_9, reason="thinc 8, whose schedules are generators, is not installed")
+def test_a_generator_has_no_formula():
+    with pytest.raises(TypeError, match="schedules of thinc 8 are generators, whose formula cannot be seen"):
+        ours.as_schedule(registry.schedules.get("decaying.v1")(0.1, 0.5))
+
+
 def test_modules_of_thinc_are_imported_when_they_are_asked_for():
     assert gpuadam.thinc is ours

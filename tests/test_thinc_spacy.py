@@ -53,6 +53,6 @@ def test_a_classifier_reaches_the_score_that_it_reaches_with_thinc(runs, name):
     rows, score = runs[name]
     expected_rows, expected = runs["thinc"]
     assert expected > 0.6  # by chance: 0.06
-    assert abs(score - expected) <= 0.03
+    assert abs(score - expected) <= 0.05
     assert rows[-1][0] < 0.1 * max(loss for loss, _ in rows)
     assert [loss for loss, _ in rows] == pytest.approx([loss for loss, _ in expected_rows], rel=0.05, abs=0.02)
