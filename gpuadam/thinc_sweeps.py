@@ -103,15 +103,15 @@ class Sweeps:
     def _lasting(self, entry: Entry, gradient: Any) -> Any:
         """The gradient where it lies; or a copy, if others may clear it, or it lies unlike its parameter."""
         weights, is_foreign = entry.weights, entry.place[1]
-        if gradient is entry.gradient and not is_foreign:
+        if gradient is entry.gradient:
             return gradient
         if gradient.shape != weights.shape or (gradient.strides == weights.strides and not is_foreign):
             entry.gradient = gradient
             return gradient
-        if entry.buffer is None or entry.buffer.dtype != gradient.dtype:
+        if entry.buffer is None:
             entry.buffer = weights.astype(gradient.dtype, order="K")
         entry.buffer[...] = gradient
-        gradient[...] = 0
+        gradient.fill(0)
         return entry.buffer
 
     def _begin_anew(self, entry: Entry) -> None:

@@ -175,6 +175,7 @@ def test_whatever_comes_in_whatever_order(seed):
     stock, own = both(learn_rate=lambda: schedules.decaying(0.01, 0.1), L2=0.1)
     for sweeper in (stock, own):
         random = np.random.default_rng(seed)
+        read = sweeper.read = []
         keys = list(sweeper.weights)
         for _ in range(12):
             chosen = [key for key in keys if random.random() < 0.8] or keys[:1]
@@ -190,9 +191,31 @@ def test_whatever_comes_in_whatever_order(seed):
             for place, key in enumerate(chosen):
                 sweeper.finish([key], lr_scale=scale)
                 if place == reads_at:
-                    assert set(sweeper.optimizer.averages) >= set(chosen[: place + 1])
+                    read.append({key: array.copy() for key, array in sweeper.optimizer.averages.items()})
             sweeper.optimizer.step_schedules()
     assert_same(stock, own, 1e-6)
+    assert all(distance(*pair) <= 1e-6 for pair in zip(own.read, stock.read, strict=True))
+
+
+def test_another_order_without_step_schedules():
+    stock, own = both()
+    for sweeper in (stock, own):
+        keys = list(sweeper.weights)
+        for order in (keys, keys[-1:] + keys[:-1], keys[-1:] + keys[:-1], keys[::-1]):
+            sweeper.sweep(order)
+    assert_same(stock, own, 1e-6)
+
+
+def test_a_key_that_joins_in_the_middle_of_a_sweep(monkeypatch):
+    launches = count_launches(monkeypatch)
+    sweeper = Sweeper(ours.Adam(), SHAPES)
+    first, new, last = list(sweeper.weights)[:3]
+    counts = []
+    for keys in ([first, last], [first, new, last], [first, new, last]):
+        launches.clear()
+        sweeper.step(keys)
+        counts.append(len(launches))
+    assert counts == [2, 2, 1]
 
 
 def test_a_gradient_that_lies_otherwise_is_taken_and_left_zero():
@@ -215,7 +238,9 @@ def test_a_gradient_of_another_shape_is_refused_by_its_key():
         optimizer((8, "W"), weights, np.ones((2, 3), np.float32))
     assert (weights == 1).all()
     empty = np.zeros((0, 2), np.float32)
+    optimizer = ours.Adam()
     assert optimizer((9, "W"), empty, empty)[0] is empty
+    assert optimizer.averages == {}
 
 
 # ---- models
@@ -399,6 +424,19 @@ def test_the_learning_rate_may_be_set():
         third.step()
     assert distance(found[0], third.weights) == 0
     assert distance(found[1], third.weights) == 0
+
+
+def test_a_rate_that_is_set_is_not_that_of_what_waits():
+    own = Sweeper(ours.Adam(0.1), SHAPES)
+    own.step()
+    before = {key: array.copy() for key, array in own.weights.items()}
+    keys = list(own.weights)
+    own.backprop()
+    own.finish(keys[:2])
+    own.optimizer.learn_rate = 0.0
+    own.finish(keys[2:])
+    own.optimizer.step_schedules()
+    assert [(own.weights[key] != before[key]).any() for key in keys] == [True, True, False, False, False]
 
 
 REFUSED = [

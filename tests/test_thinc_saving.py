@@ -81,6 +81,34 @@ def test_what_waits_is_applied_before_it_is_saved():
     assert (run.weights[keys[0]] != before).all()
 
 
+def test_a_sweep_in_another_order_than_the_first():
+    """What is saved is in the order of the last sweep, which is that of the next."""
+    run = steps(Sweeper(ours.Adam(), [(5, 4), (7,), (2, 2)]), 2)
+    order = [(2, "W"), (0, "W"), (1, "W")]
+    run.step(order)
+    run.step(order)
+    other = resumed(run, ours.Adam().from_bytes(run.optimizer.to_bytes()), 50)
+    run.step(order)
+    other.step([(number + 50, name) for number, name in order])
+    assert bits(other) == bits(run)
+
+
+def test_a_parameter_that_rests_at_first_after_loading():
+    run = steps(Sweeper(ours.Adam(), [(5, 4), (7,), (2, 2)]), 3)
+    other = resumed(run, ours.Adam().from_bytes(run.optimizer.to_bytes()))
+    for sweeper in (run, other):
+        sweeper.step([(0, "W"), (2, "W")])
+        sweeper.step()
+    assert bits(other) == bits(run)
+
+
+def test_what_was_loaded_may_be_saved_again_at_once():
+    run = steps(Sweeper(ours.Adam(), SHAPES), 3)
+    again = ours.Adam().from_bytes(run.optimizer.to_bytes()).to_bytes()
+    other = resumed(run, ours.Adam().from_bytes(again))
+    assert bits(steps(other, 3)) == bits(steps(run, 3))
+
+
 @pytest.mark.parametrize("way", ["pickle", "copy"])
 def test_pickle_and_copy(way):
     run = steps(Sweeper(ours.AdamW(schedules.warmup_linear(0.01, 3, 30) if IS_9 else 0.01), SHAPES), 5)
