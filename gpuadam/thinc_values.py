@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+import numpy as np
+
 from .expressions import Expr, parameter, step
 from .retiming import retimed
 from .thinc_schedules import as_schedule, as_theirs, is_object, is_own, own
@@ -21,11 +23,12 @@ class Successive:
     """The values of a list or generator, one for each step; the last one stays."""
 
     def __init__(self, name: str, values: Any) -> None:
-        self._values = iter(values)
         try:
+            self._values = iter(values)
             self._value = float(next(self._values))
         except (StopIteration, TypeError, ValueError) as error:
-            raise type(error)(f"{name} is {values!r}; allowed are a number, a schedule, or numbers in a row") from error
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{name} is {values!r}; allowed are a number, a schedule, or numbers in a row") from error
 
     def at(self, values: "Values") -> float:
         return self._value
@@ -85,6 +88,7 @@ class Values:
         """A number, or an expression of named parameters and of the step that thinc counts."""
         self._read.pop(name, None)
         self._numbers.pop(name, None)
+        value = value.item() if isinstance(value, np.number) else value
         if value is None or isinstance(value, int | float):
             if name != LEARN_RATE or isinstance(value, bool) or value is None:
                 return value

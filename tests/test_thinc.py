@@ -360,6 +360,7 @@ class Rates:
 GIVEN = {
     "number": lambda: 0.02,
     "whole number": lambda: 1,
+    "NumPy's number": lambda: np.float64(0.02),
     "list": lambda: [0.1, 0.05, 0.02],
     "generator": lambda: (0.1 / (1 + step) for step in range(9)),
     "opaque": Rates,
@@ -442,6 +443,8 @@ def test_a_rate_that_is_set_is_not_that_of_what_waits():
 REFUSED = [
     ({"learn_rate": -1.0}, ValueError, r"lr of group 0|learn_rate|'lr'"),
     ({"learn_rate": "fast"}, ValueError, r"learn_rate is 'fast'"),
+    ({"learn_rate": []}, ValueError, r"learn_rate is \[\]; allowed are a number"),
+    ({"L2": print}, TypeError, r"L2 is <built-in function print>; allowed are a number"),
     ({"beta1": 1.5}, ValueError, r"beta1 of group 0 is 1.5"),
     ({"numerics": "torch"}, ValueError, r"numerics is 'torch'; allowed are \('gpuadam', 'thinc'\)"),
     (
