@@ -1,81 +1,64 @@
-"""For those who come from thinc or spaCy; nothing else of the package imports it."""
+"""For those who come from thinc or spaCy; nothing else of the package imports it.
 
+`Adam` and the others make optimizers for thinc, which a config names `gpuadam.Adam.v1`: with them a sweep over the
+parameters of a model is one launch. `as_schedule` makes a schedule of ours of one of thinc's.
+"""
+
+import inspect
 from collections.abc import Callable
 from typing import Any
 
-from thinc.schedules import Schedule
+from . import adam_variants, adaptive_algorithms, algorithms, layerwise_algorithms, momentum_algorithms
+from .optimizer import Optimizer as Core
+from .thinc_forms import defaults_of
+from .thinc_optimizer import Optimizer
+from .thinc_schedules import FORMULAS, as_schedule
 
-from . import schedules
-from .expressions import Expr, maximum, minimum, step, where
+__all__ = [
+    "FORMULAS", "LAMB", "SGD", "SGDW", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "NAdam", "NadamW",
+    "Optimizer", "QHAdam", "RAdam", "RMSprop", "as_schedule",
+]  # fmt: skip
 
 
-def as_schedule(schedule: Any) -> Expr:
-    """A schedule of thinc.schedules as one of ours.
+def maker(algorithm: type[Core]) -> Callable[..., Optimizer]:
+    """A function that makes an optimizer for thinc of one of our classes.
 
-    >>> from thinc.schedules import decaying
-    >>> as_schedule(decaying(0.1, 0.5))([0, 2, 6])
-    array([0.1  , 0.05 , 0.025])
-
-    Raises:
-        TypeError: It is none of thinc's own, or it follows a score.
+    Its arguments are those of the class, under the names of thinc (`learn_rate`, `beta1`, `beta2`, `eps`, `L2`), those
+    that optimizers of thinc have (`L2_is_weight_decay`, `grad_clip`, `use_averages`), and some of the recipe. What is a
+    number may be a schedule, ours or one of thinc, a list or a generator.
     """
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"schedule must be one of thinc.schedules, got {type(schedule).__name__}")
-    if schedule.name == "plateau":
-        patience, scale = schedule.attrs["max_patience"], schedule.attrs["scale"]
-        raise TypeError(
-            "plateau follows a score, not the step: multiply lr by schedules.parameter('plateau', 1.0), and give the "
-            f"scores to gpuadam.ReduceLROnPlateau(optimizer, 'max', {scale}, {patience - 1}, 0.0, 'abs', eps=0.0)"
+    arguments = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD if name == "learn_rate" else inspect.Parameter.KEYWORD_ONLY,
+            default=default,
         )
-    if schedule.name not in FORMULAS or schedule._schedule.__module__ != "thinc.schedules":
-        raise TypeError(
-            f"schedule must be one of thinc.schedules, got {schedule.name!r}: write its formula with schedules.step, "
-            "or sample it with schedules.sampled(schedule, steps)"
-        )
-    return FORMULAS[schedule.name](**schedule.attrs)
+        for name, default in defaults_of(algorithm).items()
+    ]
+    signature = inspect.Signature(arguments)
+
+    def make(*given: Any, **keywords: Any) -> Optimizer:
+        bound = signature.bind(*given, **keywords)
+        bound.apply_defaults()
+        return Optimizer(algorithm, bound.arguments)
+
+    make.__signature__ = signature  # type: ignore[attr-defined]
+    make.__name__ = make.__qualname__ = algorithm.__name__
+    make.__doc__ = f"`gpuadam.{algorithm.__name__}` as an optimizer of thinc."
+    return make
 
 
-def _constant(rate: float) -> Expr:
-    return schedules.constant(rate)
-
-
-def _constant_then(rate: float, steps: int, schedule: Any) -> Expr:
-    """What comes then sees the steps since the beginning."""
-    return where(step < steps, schedules.constant(rate), as_schedule(schedule))
-
-
-def _decaying(base_rate: float, decay: float, t: float) -> Expr:
-    return base_rate / (1 + decay * (step + t))
-
-
-def _compounding(start: float, stop: float, compound: float, t: float) -> Expr:
-    """Down to `stop`, or up to it."""
-    bound = maximum if start > stop else minimum
-    return bound(start * compound ** (step + t), stop)
-
-
-def _warmup_linear(initial_rate: float, warmup_steps: int, total_steps: int) -> Expr:
-    return schedules.warmup_linear_decay(0.0, initial_rate, warmup_steps, total_steps)
-
-
-def _slanted_triangular(max_rate: float, cut: int, cut_frac: float, ratio: int, t: float) -> Expr:
-    """The line down goes on, below 0 in the end."""
-    position = step + (t + 1)
-    part = where(position < cut, position / cut, 1 - (position - cut) / (cut * (1 / cut_frac - 1)))
-    return max_rate * (1 + part * (ratio - 1)) / ratio
-
-
-def _cyclic_triangular(min_lr: float, max_lr: float, period: int) -> Expr:
-    """Its first step is one step up already."""
-    return schedules.shift(schedules.cyclic(min_lr, max_lr, period), -1)
-
-
-FORMULAS: dict[str, Callable[..., Expr]] = {
-    "compounding": _compounding,
-    "constant": _constant,
-    "constant_then": _constant_then,
-    "cyclic_triangular": _cyclic_triangular,
-    "decaying": _decaying,
-    "slanted_triangular": _slanted_triangular,
-    "warmup_linear": _warmup_linear,
-}
+Adam = maker(algorithms.Adam)
+AdamW = maker(algorithms.AdamW)
+NAdam = maker(algorithms.NAdam)
+NadamW = maker(algorithms.NadamW)
+RAdam = maker(adam_variants.RAdam)
+QHAdam = maker(adam_variants.QHAdam)
+Adamax = maker(adaptive_algorithms.Adamax)
+Adagrad = maker(adaptive_algorithms.Adagrad)
+Adadelta = maker(adaptive_algorithms.Adadelta)
+Lion = maker(adaptive_algorithms.Lion)
+RMSprop = maker(momentum_algorithms.RMSprop)
+SGD = maker(momentum_algorithms.SGD)
+SGDW = maker(momentum_algorithms.SGDW)
+LAMB = maker(layerwise_algorithms.LAMB)

@@ -53,7 +53,7 @@ def test_the_readme_counts_what_there_is():
 def test_examples_of_the_pages(name, block, tmp_path, monkeypatch):
     for library in FRAMEWORKS:
         if re.search(rf"^\s*(?:import|from) (?:gpuadam\.)?{library}\b", block, re.MULTILINE):
-            pytest.importorskip(library)
+            pytest.importorskip(library, reason=f"{library} is not installed")
     monkeypatch.chdir(tmp_path)
     exec(compile(block, name, "exec"), {})
 

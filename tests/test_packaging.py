@@ -128,6 +128,20 @@ def test_a_step_of_the_unpacked_wheel(wheel, tmp_path):
     assert found["kernels"] == {path.name: len(path.read_text()) for path in (ROOT / "kernels").glob("*.cu*")}
 
 
+def test_the_unpacked_wheel_is_found_by_thinc(wheel, tmp_path):
+    pytest.importorskip("thinc", reason="thinc is not installed")
+    installed = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    code = (
+        "from thinc.api import registry; print([registry.optimizers.get('gpuadam.AdamW.v1').__module__, "
+        "registry.schedules.get('gpuadam.wsd.v1').__module__])"
+    )
+    assert (
+        run(["-c", code], tmp_path, PYTHONPATH=str(installed)).strip() == "['gpuadam.thinc', 'gpuadam.stable_phases']"
+    )
+
+
 # ---- where nothing can be written
 
 
@@ -178,6 +192,7 @@ def test_a_step_where_files_are_in_the_way_of_folders(package):
 NO_TORCH = dict.fromkeys(
     ("test_bad_input_torch", "test_conversions_torch", "test_conversions_keras"), "PyTorch is not installed"
 )
+THINC = ("test_conversions_thinc", "test_cuda_thinc", "test_thinc", "test_thinc_config", "test_thinc_saving")
 LEFT_OUT = {  # without these: the files that are skipped, and why
     ("torch",): NO_TORCH,
     ("torch", "cupy", "cupy_backends", "mpmath"): {
@@ -189,11 +204,12 @@ LEFT_OUT = {  # without these: the files that are skipped, and why
     ("ml_dtypes", "safetensors", "cupy", "cupy_backends"): {  # CuPy stumbles over an ml_dtypes that is None
         "bfloat16": "ml_dtypes is not installed",  # which every test that needs it imports
     },
-    ("jax", "optax", "keras", "transformers", "thinc"): {
+    ("jax", "optax", "keras", "transformers", "thinc", "spacy"): {
         "test_conversions_keras": "Keras is not installed",
-        "test_conversions_thinc": "thinc is not installed",
+        **dict.fromkeys(THINC, "thinc is not installed"),
+        "test_thinc_spacy": "spaCy is not installed",
     },
-    ("safetensors",): {"test_checkpoint": "safetensors is not installed"},
+    ("safetensors",): dict.fromkeys(("test_checkpoint", "test_thinc_saving"), "safetensors is not installed"),
 }
 
 
