@@ -58,7 +58,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """The modules of other frameworks, which nothing else imports, when they are asked for."""
-    if name not in ("keras", "thinc", "torch"):
+    if name not in ("jax", "keras", "thinc", "torch"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         return importlib.import_module(f"{__name__}.{name}")

@@ -1,7 +1,7 @@
 """The CPU backend: the same walk over the same tables as step.cu, compiled by Numba. It is the reference of the GPU."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numba
@@ -178,6 +178,11 @@ class Tables:
     def download(self, name: str) -> npt.NDArray[Any]:
         """A table as it is now."""
         return self._tables[name].copy()
+
+    def point(self, addresses: Mapping[str, int]) -> None:
+        """Let launches find some tables in memory of somebody else, until they are told of other places."""
+        for name, address in addresses.items():
+            self._launch[name] = address
 
     def live(self, name: str, field: str = "") -> npt.NDArray[Any]:
         """A table itself, or a column of it, not a copy."""

@@ -48,3 +48,9 @@ def to_host(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def overwrite(array: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
     """Put other values into an array."""
     array[...] = values
+
+
+def table_of(address: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """One row at an address, as a copy."""
+    raw = (ctypes.c_byte * dtype.itemsize).from_address(address)
+    return np.frombuffer(raw, dtype.base, dtype.itemsize // dtype.base.itemsize).copy()

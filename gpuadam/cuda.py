@@ -3,7 +3,7 @@
 import functools
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from .cuda_memory import (  # noqa: F401 (a backend has these)
     retired,
     to_host,
     view_of,
+    wait_for_launch,
 )  # fmt: skip
 from .nvrtc import (
     BLOCK,
@@ -67,17 +68,6 @@ def load_kernel(kernel: Kernel, device: int) -> Any:
     with cupy.cuda.Device(device):
         path = cubin_path(kernel, int(cupy.cuda.Device(device).compute_capability))
         return cupy.RawModule(path=str(path)).get_function(kernel.name)
-
-
-def wait_for_launch(stream: Any) -> None:
-    """Wait, so that a launch that fails is told of by the step that made it."""
-    try:
-        stream.synchronize()
-    except Exception as error:  # CuPy raises what the driver reports
-        raise RuntimeError(
-            f"the launch of a step failed ({error}): parameters and states may be half written, and this process can "
-            "use the device no more; load the last checkpoint in a new one"
-        ) from error
 
 
 class Tables:
@@ -237,6 +227,12 @@ class Tables:
         dtype = TABLES[name]
         table = raw[: self._rows[name] * dtype.itemsize].view(dtype.base)
         return table.reshape(-1, *dtype.shape)  # type: ignore[no-any-return]
+
+    def point(self, addresses: Mapping[str, int]) -> None:
+        """Let launches find some tables in memory of somebody else, until they are told of other places."""
+        for name, address in addresses.items():
+            for _, _, launch in (*self._sums, *self._measures, *self._launches):
+                launch[name] = address
 
     def live(self, name: str, field: str = "") -> Any:
         """A table itself in device memory, or a column of a table of one row, not a copy."""

@@ -63,6 +63,17 @@ def stream_at(pointer: int, device: int) -> AbstractContextManager[Any]:
         return cupy.cuda.ExternalStream(pointer, device) if pointer else cupy.cuda.Stream.null  # type: ignore[no-any-return]
 
 
+def wait_for_launch(stream: Any) -> None:
+    """Wait, so that a launch that fails is told of by the step that made it."""
+    try:
+        stream.synchronize()
+    except Exception as error:  # CuPy raises what the driver reports
+        raise RuntimeError(
+            f"the launch of a step failed ({error}): parameters and states may be half written, and this process can "
+            "use the device no more; load the last checkpoint in a new one"
+        ) from error
+
+
 def empty_bytes(size: int, device: int) -> Any:
     """New memory."""
     import cupy

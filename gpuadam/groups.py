@@ -189,7 +189,9 @@ def _read_arrays(params: Any, index: int, first: int) -> tuple[list[Any], list[A
         raise TypeError(f"params of group {index} must be a list or dict of arrays, got {type(params).__name__}")
     else:
         pairs = list(enumerate(params, first))
-    arrays = [borrow(value, name_tensor("parameter", name)) for name, value in pairs]
+    arrays = [
+        value if isinstance(value, Array) else borrow(value, name_tensor("parameter", name)) for name, value in pairs
+    ]
     for (name, _), array in zip(pairs, arrays, strict=True):
         check_param(array, name_tensor("parameter", name))
     return [name for name, _ in pairs], arrays

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from .arrays import CPU, Array, Device, borrow, check_overlap
 from .formats import GRAD_FORMATS, Specialisation
 from .groups import Defaults, Group, check_gradient, check_param, is_exempt, name_tensor, specialise
+from .recipe import Policy
 from .slots import Slot, make_arrays, slots_of
 from .tables import NO_SCOPE, TENSOR, WIDE
 
@@ -221,14 +222,8 @@ class Tensors:
         check_overlap(begins, sizes, titles.__getitem__)
 
     def scopes(self) -> tuple[npt.NDArray[np.int32], int]:
-        """The scope of each tensor over which its gradient has a norm, and how many there are; none if nobody asks."""
-        count = len(self.params)
-        policy = self.defaults.policy
-        if policy.nonfinite == "propagate" and not any("clip_norm" in group.hyperparameters for group in self.groups):
-            return np.full(count, NO_SCOPE, np.int32), 0
-        kinds = {"global": (np.zeros(count), 1), "group": (self.group_of, len(self.groups))}
-        scope_of, scope_count = kinds.get(policy.clip_scope, (np.arange(count), count))
-        return scope_of.astype(np.int32), scope_count
+        """The scope of each tensor over which its gradient has a norm, and how many there are."""
+        return scopes_of(self.defaults.policy, self.groups, self.group_of)
 
     @property
     def scope_count(self) -> int:
@@ -256,6 +251,18 @@ class Tensors:
         own = np.bitwise_or.reduce(rows["states"], axis=1) | rows["companion"] | rows["ema"]
         rows["wide"] = (rows["param"] | rows["grad"] | own) % WIDE == 0
         return rows
+
+
+def scopes_of(
+    policy: Policy, groups: Sequence[Group], group_of: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int32], int]:
+    """The scopes of tensors of these groups, and how many there are; none if nobody asks for norms."""
+    count = len(group_of)
+    if policy.nonfinite == "propagate" and not any("clip_norm" in group.hyperparameters for group in groups):
+        return np.full(count, NO_SCOPE, np.int32), 0
+    kinds = {"global": (np.zeros(count), 1), "group": (group_of, len(groups))}
+    scope_of, scope_count = kinds.get(policy.clip_scope, (np.arange(count), count))
+    return scope_of.astype(np.int32), scope_count
 
 
 def address_of(array: Any) -> int:
