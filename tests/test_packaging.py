@@ -190,7 +190,8 @@ def test_a_step_where_files_are_in_the_way_of_folders(package):
 
 
 NO_TORCH = dict.fromkeys(
-    ("test_bad_input_torch", "test_conversions_torch", "test_conversions_keras"), "PyTorch is not installed"
+    ("test_bad_input_torch", "test_conversions_torch", "test_conversions_keras", "test_defects_of_peers_torch"),
+    "PyTorch is not installed",
 )
 THINC = ("test_conversions_thinc", "test_cuda_thinc", "test_thinc", "test_thinc_config", "test_thinc_saving")
 LEFT_OUT = {  # without these: the files that are skipped, and why
