@@ -2,13 +2,14 @@
 
 import inspect
 import json
+import re
 
 import pytest
 
 theirs = pytest.importorskip("thinc.optimizers", reason="thinc is not installed")
 
 from thinc.api import Config, registry  # noqa: E402
-from thinc_cases import IS_9, PROJECT, Sweeper, distance, run_with_entry_points  # noqa: E402
+from thinc_cases import IS_9, PROJECT, ROOT, Sweeper, distance, run_with_entry_points  # noqa: E402
 
 import gpuadam  # noqa: E402
 import gpuadam.thinc as ours  # noqa: E402
@@ -86,6 +87,19 @@ def test_a_config_resolves_to_a_schedule_in_the_kernel(tmp_path):
         for _ in range(10):
             sweeper.step()
     assert distance(found.weights, expected.weights) == 0
+
+
+def test_the_configs_of_the_pages_resolve(tmp_path):
+    pages = [ROOT / "README.md", ROOT / "docs" / "thinc.md"]
+    blocks = [block for page in pages for block in re.findall(r"```ini\n(.*?)```", page.read_text(), re.DOTALL)]
+    assert len(blocks) >= 2
+    code = (
+        "from thinc.api import Config, registry\n"
+        f"for text in {blocks!r}:\n"
+        "    made = registry.resolve(Config().from_str(text))['training']['optimizer']\n"
+        "    print(type(made).__module__)"
+    )
+    assert run_with_entry_points(tmp_path, ["-c", code]).split() == ["gpuadam.thinc_optimizer"] * len(blocks)
 
 
 @pytest.mark.parametrize("name", ["Adam", "RAdam", "SGD"])
