@@ -96,7 +96,7 @@ def test_the_configs_of_the_pages_resolve(tmp_path):
     code = (
         "from thinc.api import Config, registry\n"
         f"for text in {blocks!r}:\n"
-        "    made = registry.resolve(Config().from_str(text))['training']['optimizer']\n"
+        "    made = registry.resolve(Config().from_str('[training]\\n' + text))['training']['optimizer']\n"
         "    print(type(made).__module__)"
     )
     assert run_with_entry_points(tmp_path, ["-c", code]).split() == ["gpuadam.thinc_optimizer"] * len(blocks)
