@@ -17,7 +17,7 @@ from .torch_buffers import FlatGradients
 from .torch_controls import Controls
 from .torch_gradients import Gradients
 from .torch_groups import SWITCHES, Groups, defaults_of
-from .torch_sharding import reduce_norms_of_shards
+from .torch_sharding import reduce_norms_of_shards, require_shards_to_do
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -103,7 +103,8 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
                 raise TypeError(f"parameter {name!r} has dtype {param.dtype}; allowed are {allowed}")
         defaults = self._core._engine.defaults
         before: list[dict[str, Any]] = [{"params": []}] * index
-        Engine(defaults, read_groups([*before, {"params": [], **self._groups.settings(index, group)}], defaults))
+        own = read_groups([*before, {"params": [], **self._groups.settings(index, group)}], defaults)
+        require_shards_to_do(Engine(defaults, own), own[index:], self._titles(group), group["params"])
 
     def _titles(self, group: Mapping[str, Any]) -> list[Any]:
         """What errors call the parameters of a group."""
