@@ -59,6 +59,8 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         super().__init__(params, {**defaults_of(self._core._engine.defaults), **switches})
         if flat_grads:
             self._flat = FlatGradients([param for group in self.param_groups for param in group["params"]])
+            with self._at_work():
+                self._admit()
 
     # ---- what PyTorch asks of an optimizer
 
@@ -138,13 +140,15 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
                 loss = closure()
         with self._at_work():
             self._core._engine.check_own_weights()
+            is_first = not self._names
             self._admit()
             self._follow_groups()
             if self._names:
                 self._follow_scaler()
                 self._gradients.refresh()
-                self._core._engine.run()
-                self._note_writes()
+                if not (is_first and torch_state.are_asked_for(self.param_groups)):
+                    self._core._engine.run()
+                    self._note_writes()
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:

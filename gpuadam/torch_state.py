@@ -1,6 +1,6 @@
 """The states of a PyTorch optimizer: as its `state` shows them, as its `state_dict` has them, and their way back."""
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from .engine import Engine
 from .expressions import Expr
 from .hyperparameters import PAIRS
 from .torch_arrays import as_tensor, local
+from .torch_groups import plain
 
 if TYPE_CHECKING:
     from .torch_optimizer import Optimizer
@@ -85,6 +86,18 @@ def entry_of(engine: Engine, index: int, param: Any, clocks: Any) -> dict[str, A
     accumulators = {name: torch.tensor(value, dtype=torch.float64) for name, value in clock["accumulators"].items()}
     arrays = {name: as_tensor(array, dtypes[name], param) for name, array in tensors.arrays[index].items()}
     return {"step": torch.tensor(float(clock["updates"])), **accumulators, **arrays}
+
+
+def are_asked_for(groups: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the first step is `torch.distributed.checkpoint`'s way to have states made: rates and gradients are zero.
+
+    It wants nothing changed by that. So it is no step: nothing is counted, and schedules stand where they stood.
+    """
+    if any(plain(group["lr"], "lr") for group in groups):
+        return False
+    grads = [param.grad for group in groups for param in group["params"] if param.grad is not None]
+    counts = [torch.linalg.vector_norm(grad, 0) for grad in grads]  # of what is not zero, in all shards
+    return not any([float(getattr(count, "full_tensor", lambda count=count: count)()) for count in counts])
 
 
 # ---- out

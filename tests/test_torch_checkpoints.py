@@ -1,0 +1,208 @@
+"""`torch.distributed.checkpoint` in one process: states are asked for before there are any, saved, flattened, loaded."""
+
+import copy
+import importlib
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+import_module = importlib.import_module
+dcp = import_module("torch.distributed.checkpoint")
+states = import_module("torch.distributed.checkpoint.state_dict")
+ours = import_module("gpuadam.torch")
+schedules = import_module("gpuadam.schedules")
+
+STEPS = 5
+COSINE = schedules.warmup_cosine_decay(0.0, 0.1, warmup_steps=2, decay_steps=20)
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Using in-memory:UserWarning", "ignore:torch.distributed is disabled:UserWarning"
+)
+
+
+def make_model(dtype=torch.float32):
+    torch.manual_seed(3)
+    return torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Linear(5, 1)).to(dtype)
+
+
+def train(model, optimizer, steps, scheduler=None):
+    """Steps on gradients that depend on the step alone."""
+    for step in steps:
+        generator = torch.Generator().manual_seed(step)
+        for param in model.parameters():
+            param.grad = torch.randn(param.shape, generator=generator).to(param.dtype)
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+    optimizer.zero_grad()
+
+
+def weights(model):
+    return [param.detach().clone() for param in model.parameters()]
+
+
+def assert_same(left, right):
+    for a, b in zip(left, right, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a.signbit(), b.signbit())
+
+
+# ---- states before the first step
+
+CASES = {
+    "decay": (ours.AdamW, {"lr": 0.1, "weight_decay": 0.5}),
+    "coupled": (ours.Adam, {"lr": 0.1, "weight_decay": 0.5, "amsgrad": True}),
+    "scheduled": (ours.AdamW, {"lr": 0.1, "weight_decay": 0.5, "decay": "scheduled"}),
+    "schedule": (ours.AdamW, {"lr": COSINE, "weight_decay": 0.5}),
+    "tensor": (ours.AdamW, {"lr": torch.tensor(0.1), "weight_decay": 0.5}),
+    "momentum": (ours.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.5}),
+    "plain": (ours.SGD, {"lr": 0.1}),
+    "average": (ours.AdamW, {"lr": 0.1, "ema_decay": schedules.step / (schedules.step + 10)}),
+    "schedule_free": (ours.AdamWScheduleFree, {"lr": 0.1, "warmup_steps": 3}),
+    "lamb": (ours.LAMB, {"lr": 0.1, "weight_decay": 0.5}),
+    "clipped": (ours.RMSprop, {"lr": 0.1, "clip_norm": 0.1, "nonfinite": "skip", "momentum": 0.9}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_asking_for_states_is_no_step(name):
+    """It is `step` with gradients and rates of zero; what is trained then is bit for bit what would have been."""
+    kind, settings = CASES[name]
+    model, peer = make_model(), make_model()
+    with torch.no_grad():
+        for each in (model, peer):
+            each[0].weight[0, :3] = torch.tensor([-0.0, 1e-40, 3e38])
+    optimizer, alone = kind(model.parameters(), **settings), kind(peer.parameters(), **settings)
+    found = states.get_optimizer_state_dict(model, optimizer)
+    assert_same(weights(model), weights(peer))
+    assert {float(entry["step"]) for entry in found["state"].values()} == {0.0}
+    assert optimizer.param_groups[0]["lr"] == alone.param_groups[0]["lr"]
+    train(model, optimizer, range(STEPS))
+    train(peer, alone, range(STEPS))
+    assert_same(weights(model), weights(peer))
+
+
+@pytest.mark.parametrize("kept", [{"master": "remainder"}, {"rounding": "stochastic"}, {"master": "float32"}])
+def test_asking_for_states_is_no_step_with_16_bits(kept):
+    model, peer = make_model(torch.bfloat16), make_model(torch.bfloat16)
+    settings = {"lr": 0.1, "weight_decay": 0.5, "ema_decay": 0.9, **kept}
+    optimizer, alone = (ours.AdamW(each.parameters(), **settings) for each in (model, peer))
+    states.get_optimizer_state_dict(model, optimizer)
+    assert_same(weights(model), weights(peer))
+    train(model, optimizer, range(STEPS))
+    train(peer, alone, range(STEPS))
+    assert_same(weights(model), weights(peer))
+
+
+def test_a_first_step_at_lr_0_counts_where_there_is_a_gradient():
+    model, peer = make_model(), make_model()
+    optimizers = [kind(each.parameters(), lr=0.1) for kind, each in ((ours.AdamW, model), (torch.optim.AdamW, peer))]
+    for each, optimizer in zip((model, peer), optimizers, strict=True):
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / STEPS)
+        train(each, optimizer, range(STEPS), scheduler)
+    for mine, theirs in zip(weights(model), weights(peer), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
+
+
+def test_a_later_step_of_zeros_counts():
+    model = make_model()
+    optimizer = ours.AdamW(model.parameters(), lr=0.0)
+    train(model, optimizer, [0])
+    for param in model.parameters():
+        param.grad = torch.zeros_like(param)
+    optimizer.step()
+    assert optimizer.state_dict()["state"][0]["step"] == 2
+
+
+# ---- there and back
+
+
+def both_ways(flat):
+    options = states.StateDictOptions(flatten_optimizer_state_dict=flat)
+    return (
+        lambda model, optimizer: states.get_state_dict(model, optimizer, options=options),
+        lambda model, optimizer, model_state, own: states.set_state_dict(
+            model, optimizer, model_state_dict=model_state, optim_state_dict=own, options=options
+        ),
+    )
+
+
+def save(folder, model, optimizer, flat=False):
+    get, _ = both_ways(flat)
+    model_state, own = get(model, optimizer)
+    dcp.save({"model": model_state, "optimizer": own}, checkpoint_id=folder, no_dist=True)
+
+
+def load(folder, model, optimizer, flat=False):
+    get, put = both_ways(flat)
+    model_state, own = get(model, optimizer)
+    state = {"model": model_state, "optimizer": own}
+    dcp.load(state, checkpoint_id=folder, no_dist=True)
+    put(model, optimizer, state["model"], state["optimizer"])
+
+
+SETTINGS = {
+    "number": {"lr": 0.1, "weight_decay": 0.1},
+    "schedule": {"lr": COSINE, "clip_norm": 0.5, "ema_decay": 0.9, "nonfinite": "skip"},
+}
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_run_goes_on(name, flat, tmp_path):
+    model = make_model()
+    optimizer = ours.AdamW(model.parameters(), **SETTINGS[name])
+    train(model, optimizer, range(STEPS))
+    save(tmp_path, model, optimizer, flat)
+    resumed = make_model()
+    other = ours.AdamW(resumed.parameters(), **SETTINGS[name])
+    load(tmp_path, resumed, other, flat)
+    for each, own in ((model, optimizer), (resumed, other)):
+        train(each, own, range(STEPS, 2 * STEPS))
+    assert_same(weights(resumed), weights(model))
+    assert optimizer.hyperparameters() == other.hyperparameters()
+    for index, entry in optimizer.state_dict()["state"].items():
+        assert_same(entry.values(), other.state_dict()["state"][index].values())
+
+
+def test_the_multiplier_of_a_schedule_and_skipped_steps_are_kept(tmp_path):
+    model = make_model()
+    optimizer = ours.AdamW(model.parameters(), **SETTINGS["schedule"])
+    optimizer.param_groups[0]["lr"] = 0.5
+    train(model, optimizer, range(STEPS))
+    for param in model.parameters():
+        param.grad = torch.full_like(param, torch.inf)
+    optimizer.step()
+    optimizer.zero_grad()
+    save(tmp_path, model, optimizer)
+    resumed = make_model()
+    other = ours.AdamW(resumed.parameters(), **SETTINGS["schedule"])
+    load(tmp_path, resumed, other)
+    assert (other.param_groups[0]["lr"], other.skipped_steps) == (0.5, 1)
+    assert other.hyperparameters()[0]["lr"] == pytest.approx(0.5 * COSINE(STEPS))
+
+
+PAIRS = {
+    "AdamW": {"lr": 0.1, "weight_decay": 0.1},
+    "Adam": {"lr": 0.1, "amsgrad": True},
+    "SGD": {"lr": 0.1, "momentum": 0.9},
+}
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_checkpoint_of_pytorch_goes_on_here_and_back(name, flat, tmp_path):
+    theirs, mine = getattr(torch.optim, name), getattr(ours, name)
+    for first, second in ((theirs, mine), (mine, theirs)):
+        model, resumed = make_model(), make_model()
+        optimizer = first(model.parameters(), **PAIRS[name])
+        train(model, optimizer, range(STEPS))
+        options = states.StateDictOptions(flatten_optimizer_state_dict=flat)
+        found = copy.deepcopy(states.get_optimizer_state_dict(model, optimizer, options=options))
+        resumed.load_state_dict(model.state_dict())
+        other = second(resumed.parameters(), **PAIRS[name])
+        states.set_optimizer_state_dict(resumed, other, found, options=options)
+        for each, own in ((model, optimizer), (resumed, other)):
+            train(each, own, range(STEPS, 2 * STEPS))
+        for a, b in zip(weights(model), weights(resumed), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
