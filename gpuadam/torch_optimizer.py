@@ -16,7 +16,7 @@ from .torch_arrays import current_stream, local
 from .torch_buffers import FlatGradients
 from .torch_controls import Controls
 from .torch_gradients import Gradients
-from .torch_groups import SWITCHES, Groups, defaults_of
+from .torch_groups import SWITCHES, Groups, defaults_of, unshown
 from .torch_sharding import reduce_norms_of_shards, require_shards_to_do
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -56,7 +56,9 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         self._gradients = Gradients(self._core._engine, [])
         self._shards: list[Any] = []  # DTensors, whose shards the engine knows
         self._has_scalars = False
-        super().__init__(params, {**defaults_of(self._core._engine.defaults), **switches})
+        shown = {**defaults_of(self._core._engine.defaults), **switches}
+        self._unshown = {name: shown.pop(name) for name in unshown(self.core_class, shown)}
+        super().__init__(params, shown)
         if flat_grads:
             self._flat = FlatGradients([param for group in self.param_groups for param in group["params"]])
             with self._at_work():

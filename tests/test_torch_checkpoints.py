@@ -1,4 +1,4 @@
-"""`torch.distributed.checkpoint` in one process: states are asked for before there are any, saved, flattened, loaded."""
+"""`torch.distributed.checkpoint` in one process: states asked for before there are any, saved, flattened, loaded."""
 
 import copy
 import importlib
@@ -15,9 +15,7 @@ schedules = import_module("gpuadam.schedules")
 
 STEPS = 5
 COSINE = schedules.warmup_cosine_decay(0.0, 0.1, warmup_steps=2, decay_steps=20)
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Using in-memory:UserWarning", "ignore:torch.distributed is disabled:UserWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")  # it is
 
 
 def make_model(dtype=torch.float32):
@@ -54,7 +52,6 @@ CASES = {
     "coupled": (ours.Adam, {"lr": 0.1, "weight_decay": 0.5, "amsgrad": True}),
     "scheduled": (ours.AdamW, {"lr": 0.1, "weight_decay": 0.5, "decay": "scheduled"}),
     "schedule": (ours.AdamW, {"lr": COSINE, "weight_decay": 0.5}),
-    "tensor": (ours.AdamW, {"lr": torch.tensor(0.1), "weight_decay": 0.5}),
     "momentum": (ours.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.5}),
     "plain": (ours.SGD, {"lr": 0.1}),
     "average": (ours.AdamW, {"lr": 0.1, "ema_decay": schedules.step / (schedules.step + 10)}),
@@ -71,12 +68,13 @@ def test_asking_for_states_is_no_step(name):
     model, peer = make_model(), make_model()
     with torch.no_grad():
         for each in (model, peer):
-            each[0].weight[0, :3] = torch.tensor([-0.0, 1e-40, 3e38])
+            each[0].weight[0, :3] = torch.tensor([-0.0, 1e-40, 1e10])
     optimizer, alone = kind(model.parameters(), **settings), kind(peer.parameters(), **settings)
+    before = list(optimizer.param_groups[0].items())
     found = states.get_optimizer_state_dict(model, optimizer)
     assert_same(weights(model), weights(peer))
     assert {float(entry["step"]) for entry in found["state"].values()} == {0.0}
-    assert optimizer.param_groups[0]["lr"] == alone.param_groups[0]["lr"]
+    assert list(optimizer.param_groups[0].items()) == before
     train(model, optimizer, range(STEPS))
     train(peer, alone, range(STEPS))
     assert_same(weights(model), weights(peer))
