@@ -3,8 +3,19 @@
 import pytest
 import torch
 from distributed_checks import LR, NEAR, SETTINGS, reference, sharded
-from distributed_worker import STEPS, assert_same_on_all_ranks, backward, distance, gathered, make_model, train, whole
+from distributed_worker import (
+    STEPS,
+    assert_same_on_all_ranks,
+    backward,
+    batch,
+    distance,
+    gathered,
+    make_model,
+    train,
+    whole,
+)
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from torch.distributed.tensor.placement_types import Partial
 
@@ -87,6 +98,29 @@ def raised_on_all_ranks(ranks):
     optimizer = AdamW(ours.parameters(), lr=LR, nonfinite="raise")
     with pytest.raises(FloatingPointError):
         train(ours, optimizer, [0], ranks.rank, lambda step: _spoil(ours, ranks.rank))
+
+
+def scaled_losses(ranks):
+    """GradScaler as FSDP2 has it: what one rank finds reaches the others, and no rank takes the step."""
+    peer, ours = sharded(), sharded()
+    mine = AdamW(ours.parameters(), lr=LR, clip_norm=CLIP, **SETTINGS)
+    theirs = torch.optim.AdamW(peer.parameters(), lr=LR, **SETTINGS)
+    for model, optimizer in ((ours, mine), (peer, theirs)):
+        scaler = ShardedGradScaler(device="cpu", init_scale=1024.0)
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            inputs, targets = batch(step, ranks.rank)
+            scaler.scale((model(inputs) - targets).square().mean()).backward()
+            if step in (0, 3):
+                _spoil(model, ranks.rank)
+            if optimizer is theirs:
+                scaler.unscale_(optimizer)
+                _clip(model, whole)
+            scaler.step(optimizer)
+            scaler.update()
+        assert scaler.get_scale() == 256.0
+    assert distance(ours.parameters(), peer.parameters()) < NEAR
+    assert [int(part) for part in gathered(torch.tensor(mine.skipped_steps))] == [2, 2]
 
 
 def refused_for_shards(ranks):

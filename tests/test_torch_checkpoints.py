@@ -92,6 +92,19 @@ def test_asking_for_states_is_no_step_with_16_bits(kept):
     assert_same(weights(model), weights(peer))
 
 
+def test_with_flat_gradients_there_are_states_from_the_start(tmp_path):
+    """Gradients are there, so nobody asks for states by a step of zeros; what is loaded would have no place."""
+    model, resumed = make_model(), make_model()
+    optimizers = [ours.AdamW(each.parameters(), lr=COSINE, flat_grads=True) for each in (model, resumed)]
+    assert {float(entry["step"]) for entry in optimizers[0].state_dict()["state"].values()} == {0.0}
+    train(model, optimizers[0], range(STEPS))
+    save(tmp_path, model, optimizers[0])
+    load(tmp_path, resumed, optimizers[1])
+    for each, own in zip((model, resumed), optimizers, strict=True):
+        train(each, own, range(STEPS, 2 * STEPS))
+    assert_same(weights(resumed), weights(model))
+
+
 def test_a_first_step_at_lr_0_counts_where_there_is_a_gradient():
     model, peer = make_model(), make_model()
     optimizers = [kind(each.parameters(), lr=0.1) for kind, each in ((ours.AdamW, model), (torch.optim.AdamW, peer))]
