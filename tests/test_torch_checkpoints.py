@@ -193,6 +193,52 @@ def test_the_multiplier_of_a_schedule_and_skipped_steps_are_kept(tmp_path):
     assert other.hyperparameters()[0]["lr"] == pytest.approx(0.5 * COSINE(STEPS))
 
 
+def test_a_file_that_is_read_with_weights_only_goes_on(tmp_path):
+    """Here, and in PyTorch's optimizer, which ignores the average and the rest of each weight."""
+    model, resumed, peer = (make_model(torch.bfloat16) for _ in range(3))
+    settings = {"lr": COSINE, "ema_decay": 0.9, "master": "remainder", "nonfinite": "skip"}
+    optimizer, other = (ours.AdamW(each.parameters(), **settings) for each in (model, resumed))
+    train(model, optimizer, range(STEPS))
+    torch.save([model.state_dict(), optimizer.state_dict()], tmp_path / "run.pt")
+    weights_then, states_then = torch.load(tmp_path / "run.pt", weights_only=True)
+    theirs = torch.optim.AdamW(peer.parameters())
+    for each, own in ((resumed, other), (peer, theirs)):
+        each.load_state_dict(weights_then)
+        own.load_state_dict(copy.deepcopy(states_then))
+    for each, own in ((model, optimizer), (resumed, other)):
+        train(each, own, range(STEPS, 2 * STEPS))
+    assert_same(weights(resumed), weights(model))
+    assert theirs.param_groups[0]["lr"] == pytest.approx(COSINE(STEPS))
+    train(peer, theirs, range(STEPS, 2 * STEPS))
+
+
+def test_with_a_schedule_pytorchs_file_goes_through_pytorchs_optimizer(tmp_path):
+    model, resumed = make_model(), make_model()
+    theirs = torch.optim.AdamW(model.parameters(), lr=0.1)
+    train(model, theirs, range(STEPS))
+    save(tmp_path, model, theirs)
+    optimizer = ours.AdamW(resumed.parameters(), lr=COSINE)
+    with pytest.raises(dcp.CheckpointException, match="Missing key in checkpoint state_dict"):
+        load(tmp_path, resumed, optimizer)
+    between = torch.optim.AdamW(resumed.parameters(), lr=0.1)
+    load(tmp_path, resumed, between)
+    optimizer.load_state_dict(between.state_dict())
+    assert optimizer.hyperparameters()[0]["lr"] == COSINE(STEPS)
+
+
+def test_what_is_refused_leaves_the_groups_as_they_were():
+    model = make_model()
+    optimizer = ours.AdamW(model.parameters(), lr=0.1)
+    train(model, optimizer, range(2))
+    state = copy.deepcopy(optimizer.state_dict())
+    before = list(optimizer.param_groups[0].items())
+    state["param_groups"][0].update(eps_placement="hat", lr=0.3)
+    state["state"][0]["exp_avg"] = torch.zeros(2)
+    with pytest.raises(ValueError, match="exp_avg of tensor 0"):
+        optimizer.load_state_dict(state)
+    assert list(optimizer.param_groups[0].items()) == before
+
+
 PAIRS = {
     "AdamW": {"lr": 0.1, "weight_decay": 0.1},
     "Adam": {"lr": 0.1, "amsgrad": True},
