@@ -50,7 +50,7 @@ class FlatGradients:
 
     def attach(self) -> bool:
         """Put the views in place where something else stands; whether all of them stood there already."""
-        if all(map(operator.is_, map(_grad_of, self.params), self._views)):
+        if self._are_attached():
             return True
         for param, view in zip(self.params, self._views, strict=True):
             if param.grad is not view:
@@ -61,9 +61,15 @@ class FlatGradients:
                 param.grad = view
         return False
 
+    def _are_attached(self) -> bool:
+        return all(map(operator.is_, map(_grad_of, self.params), self._views))
+
     def zero(self) -> None:
-        """One fill for each buffer."""
+        """One fill for each buffer; what somebody has put in a view's place is forgotten."""
         for buffer in self._buffers:
             buffer.zero_()
+        if not self._are_attached():
+            for param, view in zip(self.params, self._views, strict=True):
+                param.grad = view
         for param in self._loose:
             param.grad = None

@@ -8,6 +8,7 @@ from .engine import Engine
 from .groups import name_tensor
 from .torch_arrays import local
 from .torch_buffers import FlatGradients
+from .torch_sharding import local_gradient
 
 
 class Look(NamedTuple):
@@ -54,7 +55,7 @@ class Gradients:
 
     def _grads(self) -> list[Any]:
         if self._is_sharded:
-            return [None if param.grad is None else local(param.grad) for param in self._params]
+            return [local_gradient(param) for param in self._params]
         return [param.grad for param in self._params]
 
     def _look(self) -> Look:

@@ -5,6 +5,7 @@ whatever rewrites it (a scheduler of PyTorch's, a warm-up of a trainer's, a chec
 nothing is divided.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -31,6 +32,24 @@ def defaults_of(core: Defaults) -> dict[str, Any]:
     plain = asdict(Storage())
     storage = {name: value for name, value in asdict(core.storage).items() if value != plain[name]}
     return {**settings, **asdict(core.options), **storage}
+
+
+def settings_of_peer(core_class: type) -> frozenset[str]:
+    """What the groups of PyTorch's class of the same name say; nothing if there is no such class."""
+    peer = getattr(torch.optim, core_class.__name__, None)
+    return frozenset(peer([torch.zeros(1)]).param_groups[0] if peer else ())
+
+
+def unshown(core_class: type, settings: Mapping[str, Any]) -> set[str]:
+    """Options and switches that stand as they do by default, and that PyTorch's class of the same name has not.
+
+    Groups do not show them, so that `torch.distributed.checkpoint`, which looks in a checkpoint for all that they show,
+    finds it in those of PyTorch's class.
+    """
+    theirs = settings_of_peer(core_class)
+    parameters = inspect.signature(core_class).parameters
+    usual = {**settings, **{name: parameter.default for name, parameter in parameters.items()}, **SWITCHES}
+    return {name for name, value in settings.items() if theirs and name not in theirs and value == usual[name]}
 
 
 def plain(value: Any, title: str) -> Any:

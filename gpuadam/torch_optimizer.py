@@ -16,8 +16,8 @@ from .torch_arrays import current_stream, local
 from .torch_buffers import FlatGradients
 from .torch_controls import Controls
 from .torch_gradients import Gradients
-from .torch_groups import SWITCHES, Groups, defaults_of
-from .torch_sharding import reduce_norms_of_shards
+from .torch_groups import SWITCHES, Groups, defaults_of, unshown
+from .torch_sharding import reduce_norms_of_shards, require_shards_to_do
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -56,9 +56,13 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         self._gradients = Gradients(self._core._engine, [])
         self._shards: list[Any] = []  # DTensors, whose shards the engine knows
         self._has_scalars = False
-        super().__init__(params, {**defaults_of(self._core._engine.defaults), **switches})
+        shown = {**defaults_of(self._core._engine.defaults), **switches}
+        self._unshown = {name: shown.pop(name) for name in unshown(self.core_class, shown)}
+        super().__init__(params, shown)
         if flat_grads:
             self._flat = FlatGradients([param for group in self.param_groups for param in group["params"]])
+            with self._at_work():
+                self._admit()
 
     # ---- what PyTorch asks of an optimizer
 
@@ -103,7 +107,8 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
                 raise TypeError(f"parameter {name!r} has dtype {param.dtype}; allowed are {allowed}")
         defaults = self._core._engine.defaults
         before: list[dict[str, Any]] = [{"params": []}] * index
-        Engine(defaults, read_groups([*before, {"params": [], **self._groups.settings(index, group)}], defaults))
+        own = read_groups([*before, {"params": [], **self._groups.settings(index, group)}], defaults)
+        require_shards_to_do(Engine(defaults, own), own[index:], self._titles(group), group["params"])
 
     def _titles(self, group: Mapping[str, Any]) -> list[Any]:
         """What errors call the parameters of a group."""
@@ -137,13 +142,15 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
                 loss = closure()
         with self._at_work():
             self._core._engine.check_own_weights()
+            is_first = not self._names
             self._admit()
             self._follow_groups()
             if self._names:
                 self._follow_scaler()
                 self._gradients.refresh()
-                self._core._engine.run()
-                self._note_writes()
+                if not (is_first and torch_state.are_asked_for(self.param_groups)):
+                    self._core._engine.run()
+                    self._note_writes()
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:

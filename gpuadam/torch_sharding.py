@@ -1,15 +1,38 @@
 """Norms of gradients that are sharded over processes: the squares of all shards are added between the two launches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from .engine import Engine
-from .groups import name_tensor
+from .groups import Group, name_tensor
+from .torch_arrays import local
 
 LARGEST = float(np.finfo(np.float64).max)
+
+
+def require_shards_to_do(engine: Engine, groups: Iterable[Group], names: Sequence[Any], params: Sequence[Any]) -> None:
+    """Raise if what is asked for needs more of a parameter than the shard that is here.
+
+    Args:
+        engine: Of the same rule.
+        groups: Which have
+        names, params: these parameters.
+    """
+    name = next((title for title, param in zip(names, params, strict=True) if _sharded_over(param)), None)
+    if name is None:
+        return
+    if engine.defaults.rule.measure is not None:
+        raise ValueError(
+            f"{engine.defaults.rule.name} needs norms of whole tensors, but {name_tensor('parameter', name)} is sharded"
+        )
+    if any(group.storage.state_dtype == "int8" for group in groups):
+        raise ValueError(
+            f"state_dtype is 'int8', but {name_tensor('parameter', name)} is sharded, and blocks of states cannot be "
+            "shared out anew; allowed are 'float32' and 'bfloat16'"
+        )
 
 
 def reduce_norms_of_shards(engine: Engine, names: Sequence[Any], params: Sequence[Any]) -> None:
@@ -20,23 +43,23 @@ def reduce_norms_of_shards(engine: Engine, names: Sequence[Any], params: Sequenc
         names, params: Its parameters, in its order.
 
     Raises:
-        ValueError: What is asked for needs more than the shard that is here.
+        ValueError: Tensors share a norm that are not sharded alike.
     """
     placed = [_sharded_over(param) for param in params]
-    if not any(placed):
-        return
-    name = next(title for title, own in zip(names, placed, strict=True) if own)
-    if engine.defaults.rule.measure is not None:
-        raise ValueError(
-            f"{engine.defaults.rule.name} needs norms of whole tensors, but {name_tensor('parameter', name)} is sharded"
-        )
-    if any(group.storage.state_dtype == "int8" for group in engine.groups):
-        raise ValueError(
-            f"state_dtype is 'int8', but {name_tensor('parameter', name)} is sharded, and blocks of states cannot be "
-            "shared out anew; allowed are 'float32' and 'bfloat16'"
-        )
-    if engine.tensors.scope_count:
+    if any(placed) and engine.tensors.scope_count:
         engine.tables.after_sums = Reduction(engine, names, placed)
+
+
+def local_gradient(param: Any) -> Any:
+    """The gradient of the part of a parameter that is here; None if it has none.
+
+    Of a DTensor it may lie otherwise than its parameter, as a sum that is not added up yet: then it is brought to where
+    it belongs, as PyTorch's own optimizers do.
+    """
+    grad = param.grad
+    if getattr(grad, "placements", None) != getattr(param, "placements", None) and grad is not None:
+        param.grad = grad = grad.redistribute(placements=param.placements)
+    return None if grad is None else local(grad)
 
 
 def _sharded_over(param: Any) -> tuple[Any, ...]:

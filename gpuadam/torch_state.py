@@ -1,6 +1,6 @@
 """The states of a PyTorch optimizer: as its `state` shows them, as its `state_dict` has them, and their way back."""
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +14,15 @@ from .engine import Engine
 from .expressions import Expr
 from .hyperparameters import PAIRS
 from .torch_arrays import as_tensor, local
+from .torch_groups import plain, settings_of_peer
 
 if TYPE_CHECKING:
     from .torch_optimizer import Optimizer
 
 REMADE = ("ema", "master", "remainder")  # what a checkpoint of PyTorch's lacks, and what can be made of the parameters
 OURS = ("lr_multiplier", "schedule_step", "schedule_parameters", "skipped_steps")  # in the groups of a state_dict alone
+
+NOISY = {"rounding", "state_dtype"}  # settings for which random numbers are drawn, at each step others
 
 
 class States(Mapping[Any, Any]):
@@ -87,11 +90,28 @@ def entry_of(engine: Engine, index: int, param: Any, clocks: Any) -> dict[str, A
     return {"step": torch.tensor(float(clock["updates"])), **accumulators, **arrays}
 
 
+def are_asked_for(groups: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the first step is `torch.distributed.checkpoint`'s way to have states made: rates and gradients are zero.
+
+    It wants nothing changed by that. So it is no step: nothing is counted, and schedules stand where they stood.
+    """
+    if any(plain(group["lr"], "lr") for group in groups):
+        return False
+    grads = [param.grad for group in groups for param in group["params"] if param.grad is not None]
+    counts = [torch.linalg.vector_norm(grad, 0) for grad in grads]  # of elements that are not zero
+    totals = [count.full_tensor() if hasattr(count, "full_tensor") else count for count in counts]
+    return not any(map(float, totals))
+
+
 # ---- out
 
 
 def collect(optimizer: "Optimizer") -> dict[str, Any]:
-    """What `state_dict` gives. Tensors in it are views, as PyTorch's are."""
+    """What `state_dict` gives. Tensors in it are views, as PyTorch's are.
+
+    What PyTorch's has not is in it only if schedules, noise or a rule about what is not finite ask for it: so what a
+    checkpoint has is known before the run, and `torch.distributed.checkpoint` finds all of it in those of PyTorch.
+    """
     engine, names = optimizer._core._engine, list(optimizer._names)
     clocks = engine.tables.download("clocks")
     every = [param for group in optimizer.param_groups for param in group["params"]]
@@ -102,7 +122,9 @@ def collect(optimizer: "Optimizer") -> dict[str, Any]:
         indices = [number[id(param)] for param in group["params"]]
         groups.append({**_group_entry(optimizer, index, group, clocks), "params": indices})
     if groups and names:
-        groups[0]["skipped_steps"] = int(engine.tables.download("progress")["skipped"][0])
+        skipped = int(engine.tables.download("progress")["skipped"][0])
+        if skipped or engine.defaults.policy.nonfinite != "propagate":
+            groups[0]["skipped_steps"] = skipped
         parameters = engine.program.named_parameters()
         groups[0].update({"schedule_parameters": parameters} if parameters else {})
     return {"state": dict(sorted(entries.items())), "param_groups": groups}
@@ -114,11 +136,13 @@ def _group_entry(optimizer: "Optimizer", index: int, group: Mapping[str, Any], c
     schedule = optimizer._groups.schedule(index)
     if schedule is not None:
         entry.update(lr_multiplier=entry["lr"], lr=schedule)
-    if "decay" in entry and "decoupled_weight_decay" not in entry:
-        entry["decoupled_weight_decay"] = entry["decay"] == "decoupled"
+    if "decoupled_weight_decay" in settings_of_peer(optimizer.core_class) - set(entry):
+        entry["decoupled_weight_decay"] = {**optimizer._unshown, **group}["decay"] == "decoupled"
     now: Mapping[str, float] = {}
-    entry["schedule_step"] = 0
-    if optimizer._names:
+    reads_step = any(_is_scheduled(name, value) for name, value in entry.items()) or NOISY & set(entry)
+    if reads_step:
+        entry["schedule_step"] = 0
+    if reads_step and optimizer._names:
         engine = optimizer._core._engine
         clock = clocks[[engine.cohorts.speakers(clocks)[index]]]
         rows, _ = run_section(engine.program, engine.program.sections[index], clock)
@@ -144,7 +168,7 @@ def restore(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
     _check_groups(groups, given)
     params = [param for group in groups for param in group["params"]]
     order = [number for group in given["param_groups"] for number in group["params"]]
-    entries = {param: given["state"][n] for param, n in zip(params, order, strict=True) if n in given["state"]}
+    entries = {param: _there(given["state"][n]) for param, n in zip(params, order, strict=True) if n in given["state"]}
     before = [dict(group) for group in groups]
     try:
         for index, (group, saved) in enumerate(zip(groups, given["param_groups"], strict=True)):
@@ -153,6 +177,7 @@ def restore(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
         state.restore(engine, _as_saved(optimizer, engine, given["param_groups"], entries), False)
     except BaseException:
         for group, old in zip(groups, before, strict=True):
+            group.clear()
             group.update(old)
         raise
     optimizer._install(engine, entries)
@@ -166,16 +191,23 @@ def _check_groups(groups: list[dict[str, Any]], given: Mapping[str, Any]) -> Non
         raise ValueError(f"state_dict has groups of {there} parameters, this optimizer of {here}; nothing was changed")
 
 
+def _there(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of flat checkpoints, `torch.distributed.checkpoint` gives empty dicts for states that are not there."""
+    return {name: value for name, value in entry.items() if not (isinstance(value, dict) and not value)}
+
+
 def _settings(optimizer: "Optimizer", index: int, group: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
     """What a saved group says; schedules stay the constructor's."""
-    found = {name: value for name, value in saved.items() if name not in ("params", "param_names", *OURS)}
+    left = {"params", "param_names", *OURS, *({"decoupled_weight_decay"} - set(group))}
+    found = {name: value for name, value in saved.items() if name not in left}
     if optimizer._groups.schedule(index) is not None:
         found["lr"] = saved.get("lr_multiplier", group["lr"])
-    if "decay" in group and "decay" not in saved and group["decay"] != "scheduled":
-        found["decay"] = (
-            "decoupled" if saved.get("decoupled_weight_decay", group["decay"] == "decoupled") else "coupled"
-        )
-    return {**found, **{name: value for name, value in group.items() if _is_scheduled(name, value)}}
+    known = {**optimizer._unshown, **group}
+    if known.get("decay") in ("coupled", "decoupled") and "decay" not in saved:
+        is_decoupled = saved.get("decoupled_weight_decay", known["decay"] == "decoupled")
+        found["decay"] = "decoupled" if is_decoupled else "coupled"
+    told = {n: v for n, v in found.items() if n in group or n not in known or v != known[n]}
+    return {**told, **{name: value for name, value in group.items() if _is_scheduled(name, value)}}
 
 
 def _is_scheduled(name: str, value: Any) -> bool:
