@@ -63,7 +63,7 @@ FLOORS = [
     {"lr_finder"},
     {"__init__"},
     {"keras", "thinc", "torch_formulas"},
-    {"torch_schedules", "torch_arrays"},
+    {"torch_schedules", "torch_arrays", "torch_layouts"},
     {"torch_buffers", "torch_groups", "torch_sharding"},
     {"torch_controls", "torch_gradients", "torch_state"},
     {"torch_optimizer"},
@@ -113,7 +113,10 @@ def test_imports_go_down_the_floors():
     ("package", "modules"),
     [
         ("cupy", {"cuda_memory", "cuda", "doctor", "demo"}),
-        ("numba", {"jit", "access", "states", "reduction", "sweeps", "swaps", "measures", "cpu", "doctor"}),
+        (
+            "numba",
+            {"jit", "access", "states", "reduction", "sweeps", "swaps", "measures", "cpu", "doctor", "torch_layouts"},
+        ),
         ("safetensors", {"checkpoint"}),
         ("ml_dtypes", {"checkpoint", "arrays"}),
         ("torch", {path.stem for path in PACKAGE.glob("torch*.py")}),
