@@ -138,7 +138,7 @@ class Engine:
         """One step over what is bound."""
         self.check_whole()
         verdict = self.tables.run()
-        self.tensors.note_writes()
+        self.tensors.note_step()
         if verdict is not Verdict.APPLIED:
             faults.raise_if_wrong(self, verdict)
 

@@ -90,7 +90,7 @@ class Tensors:
         self._fixed_rows = self._slot_rows()
         self.owners: list[Any] | None = None
         self._movable = [array for array in self.params if array.is_movable]
-        self._versioned = [array.owner for array in self.params if hasattr(array.owner, "_version")]
+        self._stepped: list[Any] = []  # what a step writes of PyTorch's
 
     def _take_over(self, old: "Tensors | None", backend: Any) -> list[dict[str, Any]]:
         """Our own arrays: those of tensors that were there before, by their names, and new ones for the others."""
@@ -208,16 +208,23 @@ class Tensors:
     def accept(self, binding: Binding) -> None:
         """Put a checked binding in force."""
         self.binding, self.params = binding, binding.params
-        grads = [grad for grad in binding.grads if grad is not None]
+        pairs = [(param, grad) for param, grad in zip(binding.params, binding.grads, strict=True) if grad is not None]
+        grads = [grad for _, grad in pairs]
         self._movable = [array for array in (*binding.params, *grads) if array.is_movable]
-        written = (*binding.params, *grads) if self.defaults.policy.zero_grads else binding.params
-        self._versioned = [array.owner for array in written if hasattr(array.owner, "_version")]
+        written = [param for param, _ in pairs] + (grads if self.defaults.policy.zero_grads else [])
+        self._stepped = [array.owner for array in written if hasattr(array.owner, "_version")]
         self.owners = binding.owners
 
+    def note_step(self) -> None:
+        """Tell PyTorch what a step has written, so that autograd refuses values that it saved before."""
+        if self._stepped:
+            sys.modules["torch"].autograd.graph.increment_version(self._stepped)
+
     def note_writes(self) -> None:
-        """Tell PyTorch that its tensors were written, so that autograd refuses values that it saved before."""
-        if self._versioned:
-            sys.modules["torch"].autograd.graph.increment_version(self._versioned)
+        """Tell PyTorch that all of its parameters were written."""
+        written = [param.owner for param in self.params if hasattr(param.owner, "_version")]
+        if written:
+            sys.modules["torch"].autograd.graph.increment_version(written)
 
     def _check_overlap(self, binding: Binding) -> None:
         titles = self._parameter_titles + self._gradient_titles
