@@ -1,6 +1,5 @@
 """Where the gradients of PyTorch's parameters lie: looked at before each step, checked where something has changed."""
 
-import operator
 from collections.abc import Sequence
 from itertools import compress
 from typing import Any
@@ -13,10 +12,8 @@ from .arrays import Array, borrow
 from .engine import Engine
 from .groups import name_tensor
 from .torch_arrays import local
-from .torch_buffers import FlatGradients
+from .torch_buffers import FlatGradients, grad_of
 from .torch_layouts import MOVED, SAME, Layouts
-
-grad_of = operator.attrgetter("grad")
 
 
 class Gradients:
@@ -38,7 +35,8 @@ class Gradients:
         """Bind the gradients as they are now; if all lie where they lay, that costs one comparison a tensor."""
         grads = self._grads()
         stay, moved = self._own.look(self._shards(self._params)), self._theirs.look(grads)
-        if moved != SAME and self._flat is not None and not self._flat.attach():
+        if moved != SAME and self._flat is not None:
+            self._flat.attach()
             grads = self._grads()
             moved = self._theirs.look(grads)
         if (stay, moved) == (SAME, SAME):
@@ -68,7 +66,7 @@ class Gradients:
 
     def _grads(self) -> npt.NDArray[np.object_]:
         if self._is_sharded:
-            return self._shards([None if param.grad is None else param.grad for param in self._params])
+            return self._shards([param.grad for param in self._params])
         return np.fromiter(map(grad_of, self._params), object, len(self._params))
 
     def _bind(self, grads: npt.NDArray[np.object_]) -> None:

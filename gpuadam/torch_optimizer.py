@@ -34,7 +34,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
             DTensors (FSDP2) are updated shard by shard.
         arguments, keywords: Those of the class of the same name in `gpuadam`, which are PyTorch's in PyTorch's order,
             and what `gpuadam.Recipe` has. With a schedule as lr, `group["lr"]` is a multiplier of it, 1.0 at first.
-        flat_grads: Keep all gradients in one buffer: `zero_grad` is then one fill, and steps cost no Python per tensor.
+        flat_grads: Keep all gradients in one buffer: `zero_grad` is then one fill, and they never move.
         foreach, fused, capturable: Accepted, and without effect: every step is one capturable launch.
         differentiable: Refused.
     """
@@ -84,6 +84,8 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         super().add_param_group(param_group)
         group, index = self.param_groups[-1], len(self.param_groups) - 1
         try:
+            if self._flat is not None:
+                self._flat.check(group["params"])
             self._groups.add(group)
             try:
                 self._check_new_group(index, group)
@@ -282,7 +284,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
 
     def _note_writes(self) -> None:
         """Tell autograd of what the engine wrote and does not know: DTensors, and gradients."""
-        written = list(self._shards)
+        written = [param for param in self._shards if param.grad is not None]
         if self._core._engine.defaults.policy.zero_grads:
             written += [param.grad for param in self._names if param.grad is not None]
         if written:
