@@ -36,7 +36,7 @@ class FlatGradients:
 
     def add(self, params: Iterable[Any]) -> None:
         """Make buffers for more parameters. Gradients that are there already keep their values."""
-        params, kinds = list(params), {}
+        params, kinds = list(params), dict[Any, list[Any]]()
         self.check(params)
         for param in params:
             if param.requires_grad:
