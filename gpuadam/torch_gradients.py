@@ -11,7 +11,7 @@ import torch
 from .arrays import Array, borrow
 from .engine import Engine
 from .groups import name_tensor
-from .torch_arrays import local
+from .torch_arrays import local, refuse_in_capture
 from .torch_buffers import FlatGradients, grad_of
 from .torch_layouts import MOVED, SAME, Layouts
 
@@ -41,6 +41,11 @@ class Gradients:
             moved = self._theirs.look(grads)
         if (stay, moved) == (SAME, SAME):
             return
+        refuse_in_capture(
+            self._engine.tensors.device(),
+            "gradients do not lie where they did in the step before: let them stay there, by "
+            "zero_grad(set_to_none=False) or flat_grads=True, and take a step before the capture",
+        )
         may_follow = (stay, moved) == (SAME, MOVED) and self._can_follow(grads)
         self.forget()  # an interrupt leaves nothing that is taken for bound
         if may_follow:

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import torch
 
 from . import torch_state
-from .arrays import CPU
+from .arrays import CPU, Device
 from .changes import set_numbers
 from .engine import Engine
 from .groups import read_groups
 from .optimizer import Optimizer as Core
-from .torch_arrays import current_stream, local
+from .torch_arrays import current_stream, local, refuse_in_capture
 from .torch_buffers import FlatGradients
 from .torch_controls import Controls
 from .torch_gradients import Gradients
@@ -190,11 +190,13 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         """Alone, and in the order of PyTorch's current stream."""
+        with self._core._lock, current_stream(self._place()):
+            yield
+
+    def _place(self) -> Device:
         params = (local(param) for group in self.param_groups for param in group["params"])
         device = next((param.device for param in params), None)
-        place = CPU if device is None or device.type != "cuda" else ("cuda", device.index)
-        with self._core._lock, current_stream(place):
-            yield
+        return CPU if device is None or device.type != "cuda" else ("cuda", device.index)
 
     def _admit(self) -> None:
         """Parameters that have a gradient for the first time get their states."""
@@ -216,6 +218,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         """Make the engine anew for these parameters and for what the groups say now; states and clocks stay."""
         old = self._core._engine
         old.check_whole()
+        refuse_in_capture(self._place(), "states are yet to be made: take a step before the capture")
         self._install(self._engine_for(members, old if self._names else None), members)
 
     def _engine_for(self, members: Collection[Any], old: Engine | None) -> Engine:
