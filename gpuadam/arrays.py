@@ -222,6 +222,12 @@ def _check_memory(array: Array, name: str) -> None:
     pointer = getattr(array.owner, "data_ptr", lambda: array.address)()
     if not array.address or pointer != array.address:
         raise ValueError(f"{name} has no memory (address {pointer}) for its {array.numel} elements: was it freed?")
+    if hasattr(array.owner, "untyped_storage"):
+        storage = array.owner.untyped_storage()
+        if storage.data_ptr() + storage.nbytes() < array.address + array.nbytes:
+            raise ValueError(
+                f"{name} needs {array.nbytes} bytes, but its storage of {storage.nbytes()} ends before: was it resized?"
+            )
     if array.address % array.dtype.itemsize:
         raise ValueError(
             f"{name} begins at address {array.address}; allowed is a multiple of its {array.dtype.itemsize} bytes an "

@@ -1,9 +1,12 @@
 """Memory of the CUDA backend: pinned buffers for copies, and arrays of our own and of others."""
 
+import functools
 import threading
+import warnings
 import weakref
 from collections import deque
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -55,12 +58,24 @@ class Upload:
         self._slots.append(slot)
 
 
-def stream_at(pointer: int, device: int) -> AbstractContextManager[Any]:
+@contextmanager
+def stream_at(pointer: int, device: int) -> Iterator[None]:
     """Somebody else's stream, on which CuPy works within the block; 0 is the one that all of CUDA has by default."""
     import cupy
 
-    with cupy.cuda.Device(device):
-        return cupy.cuda.ExternalStream(pointer, device) if pointer else cupy.cuda.Stream.null  # type: ignore[no-any-return]
+    with cupy.cuda.Device(device), foreign_stream(cupy, pointer, device) if pointer else cupy.cuda.Stream.null:
+        yield
+
+
+@functools.cache
+def foreign_stream(cupy: Any, pointer: int, device: int) -> Any:
+    """CuPy's view of a stream. It owns nothing, unlike what `Stream.from_external` gives, which may destroy its stream.
+
+    CuPy 14 calls this class deprecated, which is no matter of the user's.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return cupy.cuda.ExternalStream(pointer, device)
 
 
 def wait_for_launch(stream: Any) -> None:

@@ -128,8 +128,8 @@ class Engine:
             self._is_sorted = True
         self.tensors.accept(binding)
 
-    def relocate(self, addresses: dict[int, int]) -> None:
-        """Gradients that are bound lie elsewhere now; the caller answers for it that nothing else has changed."""
+    def relocate(self, addresses: Any) -> None:
+        """Gradients lie at these addresses now, 0 for none; the caller answers for it that all else is as it was."""
         self.tables.require_writable()
         self.tensors.relocate(addresses)
         self.tables.upload("tensors", 0, self.tensors.rows(self.tensors.binding, self.cohorts.of))
@@ -138,7 +138,7 @@ class Engine:
         """One step over what is bound."""
         self.check_whole()
         verdict = self.tables.run()
-        self.tensors.note_writes()
+        self.tensors.note_step()
         if verdict is not Verdict.APPLIED:
             faults.raise_if_wrong(self, verdict)
 

@@ -36,14 +36,20 @@ class Binding:
         """Which tensors have a gradient."""
         return np.array([grad is not None for grad in self.grads], bool)
 
-    def address_of(self, index: int) -> int:
-        """Where a gradient lies; 0 if there is none."""
-        grad = self.grads[index]
-        return 0 if grad is None else grad.address
+    @functools.cached_property
+    def addresses(self) -> npt.NDArray[np.int64]:
+        """Where each gradient lies; 0 if there is none."""
+        return np.array([0 if grad is None else grad.address for grad in self.grads], np.int64)
 
-    def move(self, addresses: Mapping[int, int]) -> None:
-        for index, address in addresses.items():
-            self.grads[index].address = address  # type: ignore[union-attr]
+    @functools.cached_property
+    def param_addresses(self) -> npt.NDArray[np.int64]:
+        """Where each parameter lies."""
+        return np.array([param.address for param in self.params], np.int64)
+
+    @functools.cached_property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Bytes of each parameter, then of each gradient."""
+        return np.array([0 if array is None else array.nbytes for array in (*self.params, *self.grads)], np.int64)
 
     @functools.cached_property
     def format_numbers(self) -> npt.NDArray[np.int64]:
@@ -76,7 +82,7 @@ class Tensors:
         self._gradient_titles = [name_tensor("gradient", name) for name in self.names]
         self.params = [array for group in groups for array in group.arrays]
         self.binding = Binding(self.params, [], [None] * len(self.params))
-        self._check_overlap(self.params, [])
+        self._check_overlap(self.binding)
         kinds = self.specialisations(self.binding)
         self.slots: list[list[Slot]] = [
             slots_of(kind, groups[group].options) for kind, group in zip(kinds, self.group_of.tolist(), strict=True)
@@ -85,7 +91,7 @@ class Tensors:
         self._fixed_rows = self._slot_rows()
         self.owners: list[Any] | None = None
         self._movable = [array for array in self.params if array.is_movable]
-        self._versioned = [array.owner for array in self.params if hasattr(array.owner, "_version")]
+        self._stepped: list[Any] = []  # what a step writes of PyTorch's
 
     def _take_over(self, old: "Tensors | None", backend: Any) -> list[dict[str, Any]]:
         """Our own arrays: those of tensors that were there before, by their names, and new ones for the others."""
@@ -168,8 +174,9 @@ class Tensors:
         for title, grad, param in zip(self._gradient_titles, grads, params, strict=True):
             if grad is not None:
                 check_gradient(grad, param, title, self.defaults.policy.zero_grads)
-        self._check_overlap(params, grads)
-        return Binding(params, owners, grads)
+        binding = Binding(params, owners, grads)
+        self._check_overlap(binding)
+        return binding
 
     def reread(self, index: int) -> Array:
         """The parameter as it lies now: it may have moved, but must be what it was."""
@@ -186,14 +193,13 @@ class Tensors:
             )
         return new
 
-    def relocate(self, addresses: Mapping[int, int]) -> None:
-        """The gradients of some tensors lie elsewhere now, and are in all else what they were."""
-        before = {index: self.binding.address_of(index) for index in addresses}
-        self.binding.move(addresses)
+    def relocate(self, addresses: npt.NDArray[np.int64]) -> None:
+        """Gradients lie elsewhere now, and are in all else what they were."""
+        before, self.binding.addresses = self.binding.addresses, addresses
         try:
-            self._check_overlap(self.params, self.binding.grads)
+            self._check_overlap(self.binding)
         except ValueError:
-            self.binding.move(before)
+            self.binding.addresses = before
             raise
 
     def release(self) -> None:
@@ -203,23 +209,28 @@ class Tensors:
     def accept(self, binding: Binding) -> None:
         """Put a checked binding in force."""
         self.binding, self.params = binding, binding.params
-        grads = [grad for grad in binding.grads if grad is not None]
+        pairs = [(param, grad) for param, grad in zip(binding.params, binding.grads, strict=True) if grad is not None]
+        grads = [grad for _, grad in pairs]
         self._movable = [array for array in (*binding.params, *grads) if array.is_movable]
-        written = (*binding.params, *grads) if self.defaults.policy.zero_grads else binding.params
-        self._versioned = [array.owner for array in written if hasattr(array.owner, "_version")]
+        written = [param for param, _ in pairs] + (grads if self.defaults.policy.zero_grads else [])
+        self._stepped = [array.owner for array in written if hasattr(array.owner, "_version")]
         self.owners = binding.owners
 
-    def note_writes(self) -> None:
-        """Tell PyTorch that its tensors were written, so that autograd refuses values that it saved before."""
-        if self._versioned:
-            sys.modules["torch"].autograd.graph.increment_version(self._versioned)
+    def note_step(self) -> None:
+        """Tell PyTorch what a step has written, so that autograd refuses values that it saved before."""
+        if self._stepped:
+            sys.modules["torch"].autograd.graph.increment_version(self._stepped)
 
-    def _check_overlap(self, params: Sequence[Array], grads: Sequence[Array | None]) -> None:
-        arrays = [*params, *grads]
-        begins = [array.address if array else 0 for array in arrays]
-        sizes = [array.nbytes if array else 0 for array in arrays]
+    def note_writes(self) -> None:
+        """Tell PyTorch that all of its parameters were written."""
+        written = [param.owner for param in self.params if hasattr(param.owner, "_version")]
+        if written:
+            sys.modules["torch"].autograd.graph.increment_version(written)
+
+    def _check_overlap(self, binding: Binding) -> None:
         titles = self._parameter_titles + self._gradient_titles
-        check_overlap(begins, sizes, titles.__getitem__)
+        begins = np.concatenate([binding.param_addresses, binding.addresses])
+        check_overlap(begins, binding.sizes, titles.__getitem__)
 
     def scopes(self) -> tuple[npt.NDArray[np.int32], int]:
         """The scope of each tensor over which its gradient has a norm, and how many there are."""
@@ -244,8 +255,7 @@ class Tensors:
     def rows(self, binding: Binding, cohort_of: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
         """The tensor table. A tensor without a gradient has none in its row, and rests."""
         rows = self._fixed_rows.copy()
-        rows["param"] = [param.address for param in binding.params]
-        rows["grad"] = [0 if grad is None else grad.address for grad in binding.grads]
+        rows["param"], rows["grad"] = binding.param_addresses, binding.addresses
         rows["cohort"] = cohort_of
         rows["grad_format"] = binding.format_numbers
         own = np.bitwise_or.reduce(rows["states"], axis=1) | rows["companion"] | rows["ema"]

@@ -43,3 +43,9 @@ def current_stream(device: Device) -> AbstractContextManager[Any]:
     if kind == "cpu":
         return nullcontext()
     return stream_at(torch.cuda.current_stream(number).cuda_stream, number)
+
+
+def refuse_in_capture(device: Device, reason: str) -> None:
+    """Raise where the current stream is captured, but something must be done that no graph can repeat."""
+    if device[0] == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(f"the stream is being captured, but {reason}")

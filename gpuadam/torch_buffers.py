@@ -1,4 +1,4 @@
-"""All gradients in one buffer: filled with zeros at once, and never looked for."""
+"""All gradients in one buffer: filled with zeros at once, and always where they were."""
 
 import operator
 from collections.abc import Iterable
@@ -9,29 +9,36 @@ import torch
 from .torch_arrays import local
 
 ALIGNMENT = 64  # bytes: each gradient starts on a cache line of its own
-_grad_of = operator.attrgetter("grad")
+grad_of = operator.attrgetter("grad")
+_may_have_one = operator.attrgetter("requires_grad")
 
 
 class FlatGradients:
     """The gradients of parameters as views of one buffer for each dtype and device.
 
     Autograd adds to a gradient that is there, so it stays where it is. Somebody may still put another in its place, or
-    None: that is seen by comparing objects, in a loop of C's, and mended.
+    None: the next step moves it into the buffer, and without a gradient a parameter rests, as it does anywhere.
     """
 
     def __init__(self, params: Iterable[Any]) -> None:
-        self.params: list[Any] = []
-        self._views: list[Any] = []
+        self._params: list[Any] = []
+        self._places: list[Any] = []  # in a buffer, of each gradient
+        self._views: list[Any] = []  # that are, or were, the gradients
         self._buffers: list[Any] = []
-        self._loose: list[Any] = []  # without a gradient to come, for now
+        self._loose: list[Any] = []  # parameters that were frozen when they came
         self.add(params)
+
+    @staticmethod
+    def check(params: Iterable[Any]) -> None:
+        """Refuse parameters whose gradients cannot be placed."""
+        if any(local(param) is not param for param in params):
+            raise ValueError("flat_grads is True, but a parameter is a DTensor, whose gradients FSDP places itself")
 
     def add(self, params: Iterable[Any]) -> None:
         """Make buffers for more parameters. Gradients that are there already keep their values."""
-        kinds: dict[Any, list[Any]] = {}
+        params, kinds = list(params), dict[Any, list[Any]]()
+        self.check(params)
         for param in params:
-            if local(param) is not param:
-                raise ValueError("flat_grads is True, but a parameter is a DTensor, whose gradients FSDP places itself")
             if param.requires_grad:
                 kinds.setdefault((param.dtype, param.device), []).append(param)
             else:
@@ -40,36 +47,37 @@ class FlatGradients:
             step = ALIGNMENT // dtype.itemsize
             rooms = [-(-param.numel() // step) * step for param in members]
             buffer = torch.zeros(sum(rooms), dtype=dtype, device=device)
-            pieces = buffer.split(rooms)
-            self._views += [
-                piece.as_strided(param.shape, param.stride()) for piece, param in zip(pieces, members, strict=True)
-            ]
             self._buffers.append(buffer)
-            self.params += members
+            for place, param in zip(buffer.split(rooms), members, strict=True):
+                self._params.append(param)
+                self._places.append(place)
+                self._views.append(view_of(place, param))
+                if param.grad is None:
+                    param.grad = self._views[-1]
         self.attach()
 
-    def attach(self) -> bool:
-        """Put the views in place where something else stands; whether all of them stood there already."""
-        if self._are_attached():
-            return True
-        for param, view in zip(self.params, self._views, strict=True):
-            if param.grad is not view:
-                if param.grad is None:
-                    view.zero_()
-                else:
-                    view.copy_(param.grad)
-                param.grad = view
-        return False
-
-    def _are_attached(self) -> bool:
-        return all(map(operator.is_, map(_grad_of, self.params), self._views))
+    def attach(self) -> None:
+        """Move gradients that lie elsewhere into the buffer; what is no gradient of its parameter's kind is left."""
+        for i, (param, place) in enumerate(zip(self._params, self._places, strict=True)):
+            grad = param.grad
+            if grad is None or (grad is self._views[i] and grad.data_ptr() == place.data_ptr()):
+                continue
+            if (grad.layout, grad.shape, grad.dtype) == (torch.strided, param.shape, param.dtype):
+                param.grad = self._views[i] = view_of(place, param).copy_(grad)
 
     def zero(self) -> None:
-        """One fill for each buffer; what somebody has put in a view's place is forgotten."""
+        """One fill for each buffer. Parameters that are frozen now have no gradient from here on."""
         for buffer in self._buffers:
             buffer.zero_()
-        if not self._are_attached():
-            for param, view in zip(self.params, self._views, strict=True):
-                param.grad = view
+        if not (
+            all(map(operator.is_, map(grad_of, self._params), self._views)) and all(map(_may_have_one, self._params))
+        ):
+            for param, view in zip(self._params, self._views, strict=True):
+                param.grad = view if param.requires_grad else None
         for param in self._loose:
             param.grad = None
+
+
+def view_of(place: Any, param: Any) -> Any:
+    """Memory as a gradient, in its parameter's order of elements."""
+    return place.as_strided(param.shape, param.stride())

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import torch
 
 from . import torch_state
-from .arrays import CPU
+from .arrays import CPU, Device
 from .changes import set_numbers
 from .engine import Engine
 from .groups import read_groups
 from .optimizer import Optimizer as Core
-from .torch_arrays import current_stream, local
+from .torch_arrays import current_stream, local, refuse_in_capture
 from .torch_buffers import FlatGradients
 from .torch_controls import Controls
 from .torch_gradients import Gradients
@@ -34,7 +34,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
             DTensors (FSDP2) are updated shard by shard.
         arguments, keywords: Those of the class of the same name in `gpuadam`, which are PyTorch's in PyTorch's order,
             and what `gpuadam.Recipe` has. With a schedule as lr, `group["lr"]` is a multiplier of it, 1.0 at first.
-        flat_grads: Keep all gradients in one buffer: `zero_grad` is then one fill, and steps cost no Python per tensor.
+        flat_grads: Keep all gradients in one buffer: `zero_grad` is then one fill, and they never move.
         foreach, fused, capturable: Accepted, and without effect: every step is one capturable launch.
         differentiable: Refused.
     """
@@ -88,6 +88,8 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         super().add_param_group(param_group)
         group, index = self.param_groups[-1], len(self.param_groups) - 1
         try:
+            if self._flat is not None:
+                self._flat.check(group["params"])
             self._groups.add(group)
             try:
                 self._check_new_group(index, group)
@@ -195,11 +197,13 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         """Alone, and in the order of PyTorch's current stream."""
+        with self._core._lock, current_stream(self._place()):
+            yield
+
+    def _place(self) -> Device:
         params = (local(param) for group in self.param_groups for param in group["params"])
         device = next((param.device for param in params), None)
-        place = CPU if device is None or device.type != "cuda" else ("cuda", device.index)
-        with self._core._lock, current_stream(place):
-            yield
+        return CPU if device is None or device.type != "cuda" else ("cuda", device.index)
 
     def _admit(self) -> None:
         """Parameters that have a gradient for the first time get their states."""
@@ -221,6 +225,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         """Make the engine anew for these parameters and for what the groups say now; states and clocks stay."""
         old = self._core._engine
         old.check_whole()
+        refuse_in_capture(self._place(), "states are yet to be made: take a step before the capture")
         self._install(self._engine_for(members, old if self._names else None), members)
 
     def _engine_for(self, members: Collection[Any], old: Engine | None) -> Engine:
@@ -287,7 +292,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
 
     def _note_writes(self) -> None:
         """Tell autograd of what the engine wrote and does not know: DTensors, and gradients."""
-        written = list(self._shards)
+        written = [param for param in self._shards if param.grad is not None]
         if self._core._engine.defaults.policy.zero_grads:
             written += [param.grad for param in self._names if param.grad is not None]
         if written:

@@ -4,6 +4,7 @@ Device memory is host memory; kernels are the real source, made by g++. `machine
 """
 
 import ctypes
+import warnings
 import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -138,6 +139,14 @@ class Stream:
         return Graph(captured or [])
 
 
+class ExternalStream(Stream):
+    """Somebody else's stream, which must be there."""
+
+    def __init__(self, ptr: int, device_id: int = -1) -> None:
+        warnings.warn("ExternalStream is deprecated. Use Stream.from_external() instead", DeprecationWarning, 2)
+        self.ptr, self.device_id = ptr, device_id
+
+
 Stream.null = machine.null = Stream(null=True)
 
 
@@ -204,6 +213,7 @@ cuda = SimpleNamespace(
     Device=Device,
     Event=Event,
     Stream=Stream,
+    ExternalStream=ExternalStream,
     Graph=Graph,
     get_current_stream=get_current_stream,
     PinnedMemoryPointer=PinnedMemoryPointer,

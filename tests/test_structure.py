@@ -66,7 +66,7 @@ FLOORS = [
     {"jax_optimizer"},
     {"jax"},
     {"keras", "thinc_schedules", "thinc_forms", "thinc_states", "torch_formulas"},
-    {"thinc_config", "thinc_values", "torch_schedules", "torch_arrays"},
+    {"thinc_config", "thinc_values", "torch_schedules", "torch_arrays", "torch_layouts"},
     {"thinc_sweeps", "torch_buffers", "torch_groups", "torch_sharding"},
     {"thinc_optimizer", "torch_controls", "torch_gradients", "torch_state"},
     {"thinc", "torch_optimizer"},
@@ -116,7 +116,10 @@ def test_imports_go_down_the_floors():
     ("package", "modules"),
     [
         ("cupy", {"cuda_memory", "cuda", "doctor", "demo"}),
-        ("numba", {"jit", "access", "states", "reduction", "sweeps", "swaps", "measures", "cpu", "doctor"}),
+        (
+            "numba",
+            {"jit", "access", "states", "reduction", "sweeps", "swaps", "measures", "cpu", "doctor", "torch_layouts"},
+        ),
         ("safetensors", {"checkpoint"}),
         ("ml_dtypes", {"checkpoint", "arrays"}),
         ("torch", {path.stem for path in PACKAGE.glob("torch*.py")}),
