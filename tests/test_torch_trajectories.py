@@ -6,27 +6,33 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from torch_checks import F32, F64, PAIR_IDS, PAIRS, assert_same_bits, assert_same_run, error, flat, train, weights  # noqa: E402
+from torch_checks import (  # noqa: E402
+    F32,
+    F64,
+    PAIR_IDS,
+    PAIRS,
+    assert_same_bits,
+    assert_same_run,
+    default_dtype,
+    error,
+    flat,
+    train,
+    weights,
+)
 
 import gpuadam.torch as ours  # noqa: E402
 
 NAMES = sorted({name for name, _ in PAIRS})
 
 
-@pytest.fixture(params=[F32, F64], ids=str)
-def dtype(request):
-    """Of the parameters; and the default one, since PyTorch makes NAdam's mu_product of that."""
-    torch.set_default_dtype(request.param)
-    yield request.param
-    torch.set_default_dtype(F32)
-
-
 @pytest.mark.parametrize(("name", "options"), PAIRS, ids=PAIR_IDS)
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
 def test_weights_and_states_are_theirs_over_50_steps(name, options, dtype):
-    a = getattr(ours, name)(weights(dtype), **options)
-    b = getattr(torch.optim, name)(weights(dtype), **options)
-    for optimizer in (a, b):
-        train(optimizer, range(50))
+    with default_dtype(dtype):
+        a = getattr(ours, name)(weights(dtype), **options)
+        b = getattr(torch.optim, name)(weights(dtype), **options)
+        for optimizer in (a, b):
+            train(optimizer, range(50))
     assert_same_run(a, b)
     assert error(flat(a), weights(dtype)) > 0.02  # so that there is something to compare
     assert [float(a.state[param]["step"]) for param in flat(a)] == [50.0] * len(flat(a))

@@ -1,6 +1,7 @@
 """What the tests of `gpuadam.torch` share: parameters, fixed gradients, and the comparison with torch.optim."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -40,6 +41,17 @@ PAIRS: list[tuple[str, dict[str, Any]]] = [
     ("Adadelta", {"lr": 1.0, "rho": 0.8, "eps": 1e-3, "maximize": True}),
 ]
 PAIR_IDS = ["-".join([name, *map(str, own)]) for name, own in PAIRS]
+
+
+@contextmanager
+def default_dtype(dtype: Any) -> Iterator[None]:
+    """Of tensors that are made of numbers, as PyTorch makes NAdam's mu_product."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def weights(dtype: Any = F32, shapes: Iterable[tuple[int, ...]] = SHAPES) -> list[Any]:
