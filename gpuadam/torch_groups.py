@@ -5,7 +5,8 @@ whatever rewrites it (a scheduler of PyTorch's, a warm-up of a trainer's, a chec
 nothing is divided.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -45,6 +46,18 @@ def plain(value: Any, title: str) -> Any:
             "which a captured graph follows as well, or a tensor of one element on cpu"
         )
     return value.item()
+
+
+def split_tensors(core: type, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The arguments of a class of ours by name, tensors made numbers; and those that were tensors, as they are.
+
+    Schedulers of PyTorch's write in place to a rate that is a tensor, so it stays in the groups.
+    """
+    names = list(inspect.signature(core).bind(None, *arguments, **keywords).arguments)[1:]  # refuses what is too much
+    given = {**dict(zip(names, arguments, strict=False)), **keywords}
+    members = {name: value if isinstance(value, tuple | list) else (value,) for name, value in given.items()}
+    tensors = {n: given[n] for n, own in members.items() if any(isinstance(member, torch.Tensor) for member in own)}
+    return {**given, **{name: plain(value, name) for name, value in tensors.items()}}, tensors
 
 
 class Groups:

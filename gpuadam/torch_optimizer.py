@@ -16,7 +16,7 @@ from .torch_arrays import current_stream, local
 from .torch_buffers import FlatGradients
 from .torch_controls import Controls
 from .torch_gradients import Gradients
-from .torch_groups import SWITCHES, Groups, defaults_of
+from .torch_groups import SWITCHES, Groups, defaults_of, split_tensors
 from .torch_sharding import reduce_norms_of_shards
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -46,7 +46,8 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         switches = {name: keywords.pop(name, value) for name, value in SWITCHES.items()}
         if switches["differentiable"]:
             raise ValueError("differentiable is True; allowed is False: the step writes in place, outside of autograd")
-        self._core = self.core_class([{"params": []}], *arguments, **keywords)
+        given, tensors = split_tensors(self.core_class, arguments, keywords)
+        self._core = self.core_class([{"params": []}], **given)
         self._groups = Groups(self._core._engine.defaults)
         self._names: dict[Any, Any] = {}  # of the parameters that the engine holds, in its order
         self._seen_lists: list[int] = []  # which lists of parameters were looked through last,
@@ -56,7 +57,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         self._gradients = Gradients(self._core._engine, [])
         self._shards: list[Any] = []  # DTensors, whose shards the engine knows
         self._has_scalars = False
-        super().__init__(params, {**defaults_of(self._core._engine.defaults), **switches})
+        super().__init__(params, {**defaults_of(self._core._engine.defaults), **tensors, **switches})
         if flat_grads:
             self._flat = FlatGradients([param for group in self.param_groups for param in group["params"]])
 
@@ -69,7 +70,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
 
     @state.setter
     def state(self, value: Mapping[Any, Any]) -> None:
-        if value:
+        if value or self._names:
             raise AttributeError("state cannot be set; write load_state_dict(...)")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

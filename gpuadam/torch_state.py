@@ -1,6 +1,7 @@
 """The states of a PyTorch optimizer: as its `state` shows them, as its `state_dict` has them, and their way back."""
 
 from collections.abc import Iterator, Mapping, MutableMapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from .coefficients import read_row
 from .compiler import run_section
 from .engine import Engine
 from .expressions import Expr
-from .hyperparameters import PAIRS
+from .hyperparameters import PAIRS, split_pairs
 from .torch_arrays import as_tensor, local
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _check_groups(groups: list[dict[str, Any]], given: Mapping[str, Any]) -> Non
 
 def _settings(optimizer: "Optimizer", index: int, group: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
     """What a saved group says; schedules stay the constructor's."""
-    found = {name: value for name, value in saved.items() if name not in ("params", "param_names", *OURS)}
+    found = {name: deepcopy(own) for name, own in saved.items() if name not in ("params", "param_names", *OURS)}
     if optimizer._groups.schedule(index) is not None:
         found["lr"] = saved.get("lr_multiplier", group["lr"])
     if "decay" in group and "decay" not in saved and group["decay"] != "scheduled":
@@ -216,7 +217,8 @@ def _group_clock(
         )
     step = int(saved.get("schedule_step", max(counts, default=0)))
     initial = {a.name: a.initial for a in engine.program.sections[index].accumulators}
-    return {"step": step, "updates": max(counts, default=step), "accumulators": initial}
+    mixing = {name: value for name, value in split_pairs(saved, "") if name == engine.defaults.rule.mixing}
+    return {"step": step, "updates": max(counts, default=step), "accumulators": initial, **mixing}
 
 
 def _clock(engine: Engine, group: int, entry: Mapping[str, Any], of_group: Mapping[str, Any]) -> dict[str, Any]:
