@@ -15,13 +15,16 @@ import torch
 from .changes import numbers_for_numbers
 from .engine import Engine
 from .expressions import Expr, Parameter
-from .groups import Defaults
+from .groups import Defaults, name_tensor
 from .hyperparameters import check_range
 from .program import Op
 from .recipe import HYPERPARAMETERS, Storage
 from .rules import FINITE
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SWITCHES = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}  # PyTorch's, without effect
+
+ROUNDING = -1e-12  # rates above it are 0: LinearLR(start_factor=1 / 3, end_factor=0) ends a little below
 
 
 def defaults_of(core: Defaults) -> dict[str, Any]:
@@ -58,6 +61,23 @@ def split_tensors(core: type, arguments: Sequence[Any], keywords: Mapping[str, A
     members = {name: value if isinstance(value, tuple | list) else (value,) for name, value in given.items()}
     tensors = {n: given[n] for n, own in members.items() if any(isinstance(member, torch.Tensor) for member in own)}
     return {**given, **{name: plain(value, name) for name, value in tensors.items()}}, tensors
+
+
+def check_params(titles: Sequence[Any], params: Sequence[Any]) -> None:
+    """Refuse parameters of a group that no step could update. Frozen ones may be anything."""
+    seen: dict[int, Any] = {}
+    for title, param in zip(titles, params, strict=True):
+        name = name_tensor("parameter", title)
+        if id(param) in seen:
+            raise ValueError(f"{name} is {name_tensor('parameter', seen[id(param)])} once more; each is given once")
+        seen[id(param)] = title
+        if isinstance(param, torch.nn.Parameter) and not param.requires_grad:
+            continue
+        if param.dtype not in DTYPES:
+            allowed = ", ".join(str(dtype) for dtype in DTYPES)
+            raise TypeError(f"{name} has dtype {param.dtype}; allowed are {allowed}")
+        if param.layout is not torch.strided:
+            raise TypeError(f"{name} has layout {param.layout}; allowed is torch.strided")
 
 
 class Groups:
@@ -97,6 +117,8 @@ class Groups:
     def _take_schedule(self, index: int, group: dict[str, Any]) -> None:
         if isinstance(group["lr"], Expr):
             self._schedules[index], group["lr"] = group["lr"], 1.0
+            self._seen[index] = {}  # all is news: the engine has another schedule, or none
+            self._multipliers[index] = Parameter("lr", 1.0, is_named=False)
 
     def settings(self, index: int, group: Mapping[str, Any]) -> dict[str, Any]:
         """The group as the engine takes it, but for its tensors."""
@@ -113,7 +135,10 @@ class Groups:
         self._seen = [self._values(index, group) for index, group in enumerate(groups)]
 
     def _values(self, index: int, group: Mapping[str, Any]) -> dict[str, Any]:
-        return {n: plain(group[n], f"{n} of group {index}") for n in self._names if n in group}
+        found = {n: plain(group[n], f"{n} of group {index}") for n in self._names if n in group}
+        if isinstance(found["lr"], float) and ROUNDING < found["lr"] < 0:
+            found["lr"] = 0.0
+        return found
 
     def changed(self, index: int, group: dict[str, Any]) -> dict[str, Any]:
         """The settings that are not what they were at the step before."""
@@ -129,6 +154,8 @@ class Groups:
         multiplier: dict[Parameter, float] = {}
         if "lr" in settings and self._schedules[index] is not None:
             slot = self._multipliers[index]
+            if slot not in engine.program.pool.parameters:
+                return None
             multiplier[slot] = check_range(settings.pop("lr"), FINITE, slot.name)
         group = engine.groups[index]
         numbers = numbers_for_numbers({index: group.changed(engine.defaults.rule, settings)}, engine)

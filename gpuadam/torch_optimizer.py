@@ -1,5 +1,7 @@
 """`torch.optim.Optimizer` over our engine: what all classes of `gpuadam.torch` share."""
 
+import itertools
+import operator
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -16,10 +18,8 @@ from .torch_arrays import current_stream, local
 from .torch_buffers import FlatGradients
 from .torch_controls import Controls
 from .torch_gradients import Gradients
-from .torch_groups import SWITCHES, Groups, defaults_of, split_tensors
+from .torch_groups import SWITCHES, Groups, check_params, defaults_of, split_tensors
 from .torch_sharding import reduce_norms_of_shards
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
@@ -50,8 +50,8 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         self._core = self.core_class([{"params": []}], **given)
         self._groups = Groups(self._core._engine.defaults)
         self._names: dict[Any, Any] = {}  # of the parameters that the engine holds, in its order
-        self._seen_lists: list[int] = []  # which lists of parameters were looked through last,
-        self._seen_count = 0  # and how many there were in them
+        self._seen: list[Any] = []  # parameters, and how many in each group, that were there at the step before
+        self._seen_counts: list[int] = []
         self._waiting: list[Any] = []  # parameters that have had no gradient yet
         self._flat: FlatGradients | None = None
         self._gradients = Gradients(self._core._engine, [])
@@ -98,10 +98,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
             self._flat.add(group["params"])
 
     def _check_new_group(self, index: int, group: Mapping[str, Any]) -> None:
-        for name, param in zip(self._titles(group), group["params"], strict=True):
-            if param.dtype not in DTYPES:
-                allowed = ", ".join(str(dtype) for dtype in DTYPES)
-                raise TypeError(f"parameter {name!r} has dtype {param.dtype}; allowed are {allowed}")
+        check_params(self._titles(group), group["params"])
         defaults = self._core._engine.defaults
         before: list[dict[str, Any]] = [{"params": []}] * index
         Engine(defaults, read_groups([*before, {"params": [], **self._groups.settings(index, group)}], defaults))
@@ -202,12 +199,15 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
                 f"param_groups has {len(self.param_groups)} groups, the optimizer knows {len(self._groups)}: groups "
                 "are added by add_param_group, and none can be taken away"
             )
-        lists = [group["params"] for group in self.param_groups]
-        if list(map(id, lists)) != self._seen_lists or sum(map(len, lists)) != self._seen_count:
-            self._seen_lists, self._seen_count = list(map(id, lists)), sum(map(len, lists))
-            self._waiting = [param for own in lists for param in own if param not in self._names]
-            if len(self._waiting) + len(self._names) > self._seen_count:
-                self._rebuild(self._names)  # without those that somebody has taken out
+        counts = [len(group["params"]) for group in self.param_groups]
+        every = [param for group in self.param_groups for param in group["params"]]
+        if counts != self._seen_counts or not all(map(operator.is_, every, self._seen)):
+            kept = {p: i for i, group in enumerate(self.param_groups) for p in group["params"] if p in self._names}
+            places = self._core._engine.tensors.group_of.tolist()
+            if list(kept.values()) != places or not all(map(operator.is_, kept, self._names)):
+                self._rebuild(kept)  # somebody has taken some out, or put them elsewhere
+            self._waiting = [param for param in every if param not in self._names]
+            self._seen, self._seen_counts = every, counts
         if any(param.grad is not None for param in self._waiting):
             self._rebuild({*self._names, *(param for param in self._waiting if param.grad is not None)})
 
@@ -256,7 +256,10 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         for group in self.param_groups:
             for title, param in zip(self._titles(group), group["params"], strict=True):
                 if param in members:
-                    found[param] = self._names.get(param, title)
+                    name = self._names.get(param, title)
+                    others = {*self._names.values(), *found.values()} if param not in self._names else ()
+                    again = (f"{title} ({i})" for i in itertools.count(2))
+                    found[param] = name if name not in others else next(own for own in again if own not in others)
         return found
 
     def _follow_groups(self) -> None:
@@ -266,7 +269,11 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
             changed = self._groups.changed(index, group)
             slots = self._groups.numbers(engine, index, changed) if changed and self._names else {}
             if slots is None or (changed and not self._names):
-                self._rebuild(self._names)
+                try:
+                    self._rebuild(self._names)
+                except ValueError as error:
+                    error.add_note(f"since the step before, somebody has written into group {index}: {changed}")
+                    raise
                 return
             numbers.update(slots)
         if numbers:
