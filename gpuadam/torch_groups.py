@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .changes import numbers_for_numbers
+from .changes import check_mixing, numbers_for_numbers
 from .engine import Engine
 from .expressions import Expr, Parameter
 from .groups import Defaults, name_tensor
@@ -148,9 +148,9 @@ class Groups:
 
     def numbers(self, engine: Engine, index: int, changed: Mapping[str, Any]) -> dict[Parameter, float] | None:
         """Slots of the engine's program and their new numbers, checked; None where a number is not enough."""
-        settings = dict(changed)
-        if set(settings) & self._options:
+        if index >= len(engine.groups):
             return None
+        settings = {name: value for name, value in changed.items() if name not in self._options}
         multiplier: dict[Parameter, float] = {}
         if "lr" in settings and self._schedules[index] is not None:
             slot = self._multipliers[index]
@@ -158,8 +158,10 @@ class Groups:
                 return None
             multiplier[slot] = check_range(settings.pop("lr"), FINITE, slot.name)
         group = engine.groups[index]
-        numbers = numbers_for_numbers({index: group.changed(engine.defaults.rule, settings)}, engine)
-        return None if numbers is None else {**numbers, **multiplier}
+        new = group.changed(engine.defaults.rule, settings)
+        check_mixing(engine.defaults.rule, group, new)
+        numbers = numbers_for_numbers({index: new}, engine)
+        return None if numbers is None or set(changed) & self._options else {**numbers, **multiplier}
 
 
 def differs(a: Any, b: Any) -> bool:

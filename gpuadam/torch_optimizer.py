@@ -12,6 +12,7 @@ from . import torch_state
 from .arrays import CPU
 from .changes import set_numbers
 from .engine import Engine
+from .expressions import Parameter
 from .groups import read_groups
 from .optimizer import Optimizer as Core
 from .torch_arrays import current_stream, local
@@ -232,11 +233,11 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         return engine
 
     def _engine_with(self, members: Collection[Any]) -> Engine:
-        """An engine for these parameters: the one that is there, if it is just that."""
+        """An engine for these parameters and for what the groups say: the one that is there, if it serves."""
         old = self._core._engine
         if not self._names:
             return self._engine_for(members, None)
-        is_same = set(members) == set(self._names)
+        is_same = set(members) == set(self._names) and self._new_numbers() is not None
         return old if is_same else self._engine_for(members, old)
 
     def _install(self, engine: Engine, members: Collection[Any]) -> None:
@@ -264,21 +265,29 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
 
     def _follow_groups(self) -> None:
         """What somebody has written into the groups since the step before is in force from this one on."""
-        engine, numbers = self._core._engine, {}
+        numbers = self._new_numbers()
+        if numbers is None:
+            try:
+                self._rebuild(self._names)
+            except ValueError as error:
+                changed = [self._groups.changed(index, group) for index, group in enumerate(self.param_groups)]
+                error.add_note(f"somebody has written into the groups since the step before: {changed}")
+                raise
+        elif numbers:
+            set_numbers(self._core._engine, numbers)
+            self._groups.note(self.param_groups)
+
+    def _new_numbers(self) -> dict[Parameter, float] | None:
+        """What the groups say that the engine has not heard yet, checked; None where it takes another engine."""
+        numbers: dict[Parameter, float] = {}
         for index, group in enumerate(self.param_groups):
             changed = self._groups.changed(index, group)
-            slots = self._groups.numbers(engine, index, changed) if changed and self._names else {}
-            if slots is None or (changed and not self._names):
-                try:
-                    self._rebuild(self._names)
-                except ValueError as error:
-                    error.add_note(f"since the step before, somebody has written into group {index}: {changed}")
-                    raise
-                return
-            numbers.update(slots)
-        if numbers:
-            set_numbers(engine, numbers)
-            self._groups.note(self.param_groups)
+            if changed:
+                slots = self._groups.numbers(self._core._engine, index, changed) if self._names else None
+                if slots is None:
+                    return None
+                numbers.update(slots)
+        return numbers
 
     def _follow_scaler(self) -> None:
         """A GradScaler leaves what it found in two attributes while it calls `step`."""

@@ -154,6 +154,7 @@ def restore(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
         state.restore(engine, _as_saved(optimizer, engine, given["param_groups"], entries), False)
     except BaseException:
         for group, old in zip(groups, before, strict=True):
+            group.clear()
             group.update(old)
         raise
     optimizer._install(engine, entries)
@@ -170,6 +171,8 @@ def _check_groups(groups: list[dict[str, Any]], given: Mapping[str, Any]) -> Non
 def _settings(optimizer: "Optimizer", index: int, group: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
     """What a saved group says; schedules stay the constructor's."""
     found = {name: deepcopy(own) for name, own in saved.items() if name not in ("params", "param_names", *OURS)}
+    if "decoupled_weight_decay" not in group:
+        found.pop("decoupled_weight_decay", None)  # `decay` says it here
     if optimizer._groups.schedule(index) is not None:
         found["lr"] = saved.get("lr_multiplier", group["lr"])
     if "decay" in group and "decay" not in saved and group["decay"] != "scheduled":

@@ -79,8 +79,7 @@ def test_on_a_schedule_a_scheduler_multiplies(scheduler):
 
     def before(optimizer, step):
         optimizer.param_groups[0]["lr"] = multipliers[1][step] * float(LR(step))
-        for name in ("betas",):
-            optimizer.param_groups[0][name] = betas[step]
+        optimizer.param_groups[0]["betas"] = betas[step]  # some schedulers write them too
 
     betas = {}
     a = ours.AdamW(weights(), lr=LR)
@@ -119,12 +118,12 @@ def test_a_schedule_may_be_assigned_to_a_group_in_the_middle_of_a_run():
 
 
 def test_rates_a_rounding_error_below_zero_are_zero():
-    """`LinearLR` from a third to 0, its own default start, ends at -1e-18 or so: torch.optim goes on, and so do we."""
+    """`LinearLR` from a third to 0, its own default start, may end at -1e-16: torch.optim goes on, and so do we."""
     runs = []
     for module in (ours, torch.optim):
-        optimizer = module.AdamW(weights(), lr=0.01)
-        scheduler = theirs.LinearLR(optimizer, end_factor=0.0, total_iters=57)
-        for step in range(60):
+        optimizer = module.SGD(weights(), lr=2.0)
+        scheduler = theirs.LinearLR(optimizer, end_factor=0.0, total_iters=97)
+        for step in range(100):
             train(optimizer, [step])
             scheduler.step()
         runs.append(optimizer)
@@ -152,7 +151,7 @@ def test_a_rate_that_is_a_tensor_is_read_each_step():
 
 @pytest.mark.parametrize("given", [torch.ones(2), torch.tensor(0.1, device="meta")], ids=["two", "elsewhere"])
 def test_a_rate_that_is_no_number_on_the_cpu_is_refused(given):
-    with pytest.raises(TypeError, match="lr is a tensor of shape .* allowed are a number, a schedule"):
+    with pytest.raises(TypeError, match=r"lr is a tensor of shape .* allowed are a number, a schedule"):
         ours.AdamW(weights(), lr=given)
     optimizer = ours.AdamW(weights(), lr=0.1)
     train(optimizer, range(2))

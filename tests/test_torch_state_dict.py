@@ -1,7 +1,5 @@
 """Checkpoints of `gpuadam.torch` and of torch.optim take each other's place in the middle of a run."""
 
-import io
-
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -11,38 +9,15 @@ from torch_checks import (  # noqa: E402
     F64,
     PAIR_IDS,
     PAIRS,
-    assert_same_bits,
     assert_same_run,
     default_dtype,
     flat,
-    give_gradients,
+    handed_over,
     train,
     weights,
 )
 
 import gpuadam.torch as ours  # noqa: E402
-from gpuadam import schedules  # noqa: E402
-
-LR = schedules.warmup_cosine_decay(0.0, 0.05, 4, 40)
-
-
-def through_file(state_dict):
-    """As another process would read it."""
-    file = io.BytesIO()
-    torch.save(state_dict, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
-def copied(params):
-    return [torch.nn.Parameter(param.detach().clone()) for param in params]
-
-
-def handed_over(optimizer, module, name, **options):
-    """Another optimizer that goes on from this one's file."""
-    other = getattr(module, name)(copied(flat(optimizer)), **options)
-    other.load_state_dict(through_file(optimizer.state_dict()))
-    return other
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)

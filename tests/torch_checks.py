@@ -1,5 +1,6 @@
 """What the tests of `gpuadam.torch` share: parameters, fixed gradients, and the comparison with torch.optim."""
 
+import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -113,3 +114,23 @@ def assert_same_bits(ours: Any, theirs: Any) -> None:
     for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         assert a.dtype == b.dtype
         assert torch.equal(a.detach(), b.detach()), f"tensor {index} differs"
+
+
+def through_file(state_dict: Any) -> Any:
+    """As another process would read it."""
+    file = io.BytesIO()
+    torch.save(state_dict, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def copied(params: Iterable[Any]) -> list[Any]:
+    """The same values in memory of their own."""
+    return [torch.nn.Parameter(param.detach().clone()) for param in params]
+
+
+def handed_over(optimizer: Any, module: Any, name: str, **options: Any) -> Any:
+    """Another optimizer that goes on from this one's file."""
+    other = getattr(module, name)(copied(flat(optimizer)), **options)
+    other.load_state_dict(through_file(optimizer.state_dict()))
+    return other
