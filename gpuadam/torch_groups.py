@@ -6,7 +6,8 @@ nothing is divided.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -61,6 +62,31 @@ def split_tensors(core: type, arguments: Sequence[Any], keywords: Mapping[str, A
     members = {name: value if isinstance(value, tuple | list) else (value,) for name, value in given.items()}
     tensors = {n: given[n] for n, own in members.items() if any(isinstance(member, torch.Tensor) for member in own)}
     return {**given, **{name: plain(value, name) for name, value in tensors.items()}}, tensors
+
+
+def titles_of(groups: Sequence[Mapping[str, Any]], group: Mapping[str, Any]) -> list[Any]:
+    """What errors call the parameters of a group: PyTorch's names, or their positions among all."""
+    if "param_names" in group:
+        return list(group["param_names"])
+    before = sum(len(other["params"]) for other in itertools.takewhile(lambda other: other is not group, groups))
+    return [before + i for i in range(len(group["params"]))]
+
+
+def name_params(
+    groups: Sequence[Mapping[str, Any]], members: Container[Any], known: Mapping[Any, Any]
+) -> dict[Any, Any]:
+    """A name for each member, none twice: the one that it has, or its title."""
+    found: dict[Any, Any] = {}
+    taken = set(known.values())
+    for group in groups:
+        for title, param in zip(titles_of(groups, group), group["params"], strict=True):
+            if param in known and param in members:
+                found[param] = known[param]
+            elif param in members:
+                others = (f"{title} ({i})" for i in itertools.count(2))
+                found[param] = title if title not in taken else next(name for name in others if name not in taken)
+                taken.add(found[param])
+    return found
 
 
 def check_params(titles: Sequence[Any], params: Sequence[Any]) -> None:

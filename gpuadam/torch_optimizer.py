@@ -1,6 +1,5 @@
 """`torch.optim.Optimizer` over our engine: what all classes of `gpuadam.torch` share."""
 
-import itertools
 import operator
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from .torch_arrays import current_stream, local
 from .torch_buffers import FlatGradients
 from .torch_controls import Controls
 from .torch_gradients import Gradients
-from .torch_groups import SWITCHES, Groups, check_params, defaults_of, split_tensors
+from .torch_groups import SWITCHES, Groups, check_params, defaults_of, name_params, split_tensors, titles_of
 from .torch_sharding import reduce_norms_of_shards
 
 
@@ -99,21 +98,10 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
             self._flat.add(group["params"])
 
     def _check_new_group(self, index: int, group: Mapping[str, Any]) -> None:
-        check_params(self._titles(group), group["params"])
+        check_params(titles_of(self.param_groups, group), group["params"])
         defaults = self._core._engine.defaults
         before: list[dict[str, Any]] = [{"params": []}] * index
         Engine(defaults, read_groups([*before, {"params": [], **self._groups.settings(index, group)}], defaults))
-
-    def _titles(self, group: Mapping[str, Any]) -> list[Any]:
-        """What errors call the parameters of a group."""
-        if "param_names" in group:
-            return list(group["param_names"])
-        before = 0
-        for other in self.param_groups:
-            if other is group:
-                break
-            before += len(other["params"])
-        return [before + i for i in range(len(group["params"]))]
 
     @torch._disable_dynamo  # type: ignore[untyped-decorator]
     @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -252,16 +240,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         self._groups.note(self.param_groups)
 
     def _name(self, members: Collection[Any]) -> dict[Any, Any]:
-        """Names of parameters: PyTorch's, or their positions among all."""
-        found = {}
-        for group in self.param_groups:
-            for title, param in zip(self._titles(group), group["params"], strict=True):
-                if param in members:
-                    name = self._names.get(param, title)
-                    others = {*self._names.values(), *found.values()} if param not in self._names else ()
-                    again = (f"{title} ({i})" for i in itertools.count(2))
-                    found[param] = name if name not in others else next(own for own in again if own not in others)
-        return found
+        return name_params(self.param_groups, members, self._names)
 
     def _follow_groups(self) -> None:
         """What somebody has written into the groups since the step before is in force from this one on."""
