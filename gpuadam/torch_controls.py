@@ -12,6 +12,7 @@ class Controls:
 
     _core: Core
     _names: dict[Any, Any]
+    __reduce_ex__ = Core.__reduce_ex__  # refuses: neither pickle nor copy
 
     def _at_work(self) -> AbstractContextManager[None]:
         raise NotImplementedError

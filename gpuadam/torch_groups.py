@@ -6,22 +6,26 @@ nothing is divided.
 """
 
 import inspect
-from collections.abc import Mapping
+import itertools
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 import torch
 
-from .changes import numbers_for_numbers
+from .changes import check_mixing, numbers_for_numbers
 from .engine import Engine
 from .expressions import Expr, Parameter
-from .groups import Defaults
+from .groups import Defaults, name_tensor
 from .hyperparameters import check_range
 from .program import Op
 from .recipe import HYPERPARAMETERS, Storage
 from .rules import FINITE
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SWITCHES = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}  # PyTorch's, without effect
+
+ROUNDING = -1e-12  # rates above it are 0: LinearLR(start_factor=1 / 3, end_factor=0) ends a little below
 
 
 def defaults_of(core: Defaults) -> dict[str, Any]:
@@ -66,6 +70,60 @@ def plain(value: Any, title: str) -> Any:
     return value.item()
 
 
+def split_tensors(core: type, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The arguments of a class of ours by name, tensors made numbers; and those that were tensors, as they are.
+
+    Schedulers of PyTorch's write in place to a rate that is a tensor, so it stays in the groups.
+    """
+    names = list(inspect.signature(core).bind(None, *arguments, **keywords).arguments)[1:]  # refuses what is too much
+    given = {**dict(zip(names, arguments, strict=False)), **keywords}
+    members = {name: value if isinstance(value, tuple | list) else (value,) for name, value in given.items()}
+    tensors = {n: given[n] for n, own in members.items() if any(isinstance(member, torch.Tensor) for member in own)}
+    return {**given, **{name: plain(value, name) for name, value in tensors.items()}}, tensors
+
+
+def titles_of(groups: Sequence[Mapping[str, Any]], group: Mapping[str, Any]) -> list[Any]:
+    """What errors call the parameters of a group: PyTorch's names, or their positions among all."""
+    if "param_names" in group:
+        return list(group["param_names"])
+    before = sum(len(other["params"]) for other in itertools.takewhile(lambda other: other is not group, groups))
+    return [before + i for i in range(len(group["params"]))]
+
+
+def name_params(
+    groups: Sequence[Mapping[str, Any]], members: Container[Any], known: Mapping[Any, Any]
+) -> dict[Any, Any]:
+    """A name for each member, none twice: the one that it has, or its title."""
+    found: dict[Any, Any] = {}
+    taken = set(known.values())
+    for group in groups:
+        for title, param in zip(titles_of(groups, group), group["params"], strict=True):
+            if param in known and param in members:
+                found[param] = known[param]
+            elif param in members:
+                others = (f"{title} ({i})" for i in itertools.count(2))
+                found[param] = title if title not in taken else next(name for name in others if name not in taken)
+                taken.add(found[param])
+    return found
+
+
+def check_params(titles: Sequence[Any], params: Sequence[Any]) -> None:
+    """Refuse parameters of a group that no step could update. Frozen ones may be anything."""
+    seen: dict[int, Any] = {}
+    for title, param in zip(titles, params, strict=True):
+        name = name_tensor("parameter", title)
+        if id(param) in seen:
+            raise ValueError(f"{name} is {name_tensor('parameter', seen[id(param)])} once more; each is given once")
+        seen[id(param)] = title
+        if isinstance(param, torch.nn.Parameter) and not param.requires_grad:
+            continue
+        if param.dtype not in DTYPES:
+            allowed = ", ".join(str(dtype) for dtype in DTYPES)
+            raise TypeError(f"{name} has dtype {param.dtype}; allowed are {allowed}")
+        if param.layout is not torch.strided:
+            raise TypeError(f"{name} has layout {param.layout}; allowed is torch.strided")
+
+
 class Groups:
     """The hyperparameters of all groups: kept as PyTorch shows them, and compared before each step.
 
@@ -103,6 +161,8 @@ class Groups:
     def _take_schedule(self, index: int, group: dict[str, Any]) -> None:
         if isinstance(group["lr"], Expr):
             self._schedules[index], group["lr"] = group["lr"], 1.0
+            self._seen[index] = {}  # all is news: the engine has another schedule, or none
+            self._multipliers[index] = Parameter("lr", 1.0, is_named=False)
 
     def settings(self, index: int, group: Mapping[str, Any]) -> dict[str, Any]:
         """The group as the engine takes it, but for its tensors."""
@@ -119,7 +179,10 @@ class Groups:
         self._seen = [self._values(index, group) for index, group in enumerate(groups)]
 
     def _values(self, index: int, group: Mapping[str, Any]) -> dict[str, Any]:
-        return {n: plain(group[n], f"{n} of group {index}") for n in self._names if n in group}
+        found = {n: plain(group[n], f"{n} of group {index}") for n in self._names if n in group}
+        if isinstance(found["lr"], float) and ROUNDING < found["lr"] < 0:
+            found["lr"] = 0.0
+        return found
 
     def changed(self, index: int, group: dict[str, Any]) -> dict[str, Any]:
         """The settings that are not what they were at the step before."""
@@ -127,22 +190,22 @@ class Groups:
         seen = self._seen[index]
         return {n: value for n, value in self._values(index, group).items() if differs(value, seen.get(n))}
 
-    def options_changed(self, index: int, group: dict[str, Any]) -> bool:
-        """Whether something has changed on which states may depend."""
-        return bool(set(self.changed(index, group)) & self._options)
-
     def numbers(self, engine: Engine, index: int, changed: Mapping[str, Any]) -> dict[Parameter, float] | None:
         """Slots of the engine's program and their new numbers, checked; None where a number is not enough."""
-        settings = dict(changed)
-        if set(settings) & self._options:
+        if index >= len(engine.groups):
             return None
+        settings = {name: value for name, value in changed.items() if name not in self._options}
         multiplier: dict[Parameter, float] = {}
         if "lr" in settings and self._schedules[index] is not None:
             slot = self._multipliers[index]
+            if slot not in engine.program.pool.parameters:
+                return None
             multiplier[slot] = check_range(settings.pop("lr"), FINITE, slot.name)
         group = engine.groups[index]
-        numbers = numbers_for_numbers({index: group.changed(engine.defaults.rule, settings)}, engine)
-        return None if numbers is None else {**numbers, **multiplier}
+        new = group.changed(engine.defaults.rule, settings)
+        check_mixing(engine.defaults.rule, group, new)
+        numbers = numbers_for_numbers({index: new}, engine)
+        return None if numbers is None or set(changed) & self._options else {**numbers, **multiplier}
 
 
 def differs(a: Any, b: Any) -> bool:

@@ -1,5 +1,6 @@
 """`torch.optim.Optimizer` over our engine: what all classes of `gpuadam.torch` share."""
 
+import operator
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -10,16 +11,15 @@ from . import torch_state
 from .arrays import CPU, Device
 from .changes import set_numbers
 from .engine import Engine
+from .expressions import Parameter
 from .groups import read_groups
 from .optimizer import Optimizer as Core
 from .torch_arrays import current_stream, local, refuse_in_capture
 from .torch_buffers import FlatGradients
 from .torch_controls import Controls
 from .torch_gradients import Gradients
-from .torch_groups import SWITCHES, Groups, defaults_of, unshown
+from .torch_groups import SWITCHES, Groups, check_params, defaults_of, name_params, split_tensors, titles_of, unshown
 from .torch_sharding import reduce_norms_of_shards, require_shards_to_do
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
@@ -46,17 +46,18 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         switches = {name: keywords.pop(name, value) for name, value in SWITCHES.items()}
         if switches["differentiable"]:
             raise ValueError("differentiable is True; allowed is False: the step writes in place, outside of autograd")
-        self._core = self.core_class([{"params": []}], *arguments, **keywords)
+        given, tensors = split_tensors(self.core_class, arguments, keywords)
+        self._core = self.core_class([{"params": []}], **given)
         self._groups = Groups(self._core._engine.defaults)
         self._names: dict[Any, Any] = {}  # of the parameters that the engine holds, in its order
-        self._seen_lists: list[int] = []  # which lists of parameters were looked through last,
-        self._seen_count = 0  # and how many there were in them
+        self._seen: list[Any] = []  # parameters, and how many in each group, that were there at the step before
+        self._seen_counts: list[int] = []
         self._waiting: list[Any] = []  # parameters that have had no gradient yet
         self._flat: FlatGradients | None = None
         self._gradients = Gradients(self._core._engine, [])
         self._shards: list[Any] = []  # DTensors, whose shards the engine knows
         self._has_scalars = False
-        shown = {**defaults_of(self._core._engine.defaults), **switches}
+        shown = {**defaults_of(self._core._engine.defaults), **tensors, **switches}
         self._unshown = {name: shown.pop(name) for name in unshown(self.core_class, shown)}
         super().__init__(params, shown)
         if flat_grads:
@@ -73,7 +74,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
 
     @state.setter
     def state(self, value: Mapping[Any, Any]) -> None:
-        if value:
+        if value or self._names:
             raise AttributeError("state cannot be set; write load_state_dict(...)")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -103,25 +104,11 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
             self._flat.add(group["params"])
 
     def _check_new_group(self, index: int, group: Mapping[str, Any]) -> None:
-        for name, param in zip(self._titles(group), group["params"], strict=True):
-            if param.dtype not in DTYPES:
-                allowed = ", ".join(str(dtype) for dtype in DTYPES)
-                raise TypeError(f"parameter {name!r} has dtype {param.dtype}; allowed are {allowed}")
+        check_params(titles_of(self.param_groups, group), group["params"])
         defaults = self._core._engine.defaults
         before: list[dict[str, Any]] = [{"params": []}] * index
         own = read_groups([*before, {"params": [], **self._groups.settings(index, group)}], defaults)
-        require_shards_to_do(Engine(defaults, own), own[index:], self._titles(group), group["params"])
-
-    def _titles(self, group: Mapping[str, Any]) -> list[Any]:
-        """What errors call the parameters of a group."""
-        if "param_names" in group:
-            return list(group["param_names"])
-        before = 0
-        for other in self.param_groups:
-            if other is group:
-                break
-            before += len(other["params"])
-        return [before + i for i in range(len(group["params"]))]
+        require_shards_to_do(Engine(defaults, own), own[index:], titles_of(self.param_groups, group), group["params"])
 
     @torch._disable_dynamo  # type: ignore[untyped-decorator]
     @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -212,12 +199,15 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
                 f"param_groups has {len(self.param_groups)} groups, the optimizer knows {len(self._groups)}: groups "
                 "are added by add_param_group, and none can be taken away"
             )
-        lists = [group["params"] for group in self.param_groups]
-        if list(map(id, lists)) != self._seen_lists or sum(map(len, lists)) != self._seen_count:
-            self._seen_lists, self._seen_count = list(map(id, lists)), sum(map(len, lists))
-            self._waiting = [param for own in lists for param in own if param not in self._names]
-            if len(self._waiting) + len(self._names) > self._seen_count:
-                self._rebuild(self._names)  # without those that somebody has taken out
+        counts = [len(group["params"]) for group in self.param_groups]
+        every = [param for group in self.param_groups for param in group["params"]]
+        if counts != self._seen_counts or not all(map(operator.is_, every, self._seen)):
+            kept = {p: i for i, group in enumerate(self.param_groups) for p in group["params"] if p in self._names}
+            places = self._core._engine.tensors.group_of.tolist()
+            if list(kept.values()) != places or not all(map(operator.is_, kept, self._names)):
+                self._rebuild(kept)  # somebody has taken some out, or put them elsewhere
+            self._waiting = [param for param in every if param not in self._names]
+            self._seen, self._seen_counts = every, counts
         if any(param.grad is not None for param in self._waiting):
             self._rebuild({*self._names, *(param for param in self._waiting if param.grad is not None)})
 
@@ -244,9 +234,8 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
 
     def _engine_with(self, members: Collection[Any]) -> Engine:
         """An engine for states of these parameters that are to be loaded: the one that is there, if it has them."""
-        is_same = set(members) == set(self._names) and self._names
-        keeps_options = not any(self._groups.options_changed(i, group) for i, group in enumerate(self.param_groups))
-        return self._core._engine if is_same and keeps_options else self._engine_for(members, None)
+        is_same = self._names and set(members) == set(self._names) and self._new_numbers() is not None
+        return self._core._engine if is_same else self._engine_for(members, None)
 
     def _install(self, engine: Engine, members: Collection[Any]) -> None:
         self._names = self._name(members)
@@ -260,27 +249,33 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         self._groups.note(self.param_groups)
 
     def _name(self, members: Collection[Any]) -> dict[Any, Any]:
-        """Names of parameters: PyTorch's, or their positions among all."""
-        found = {}
-        for group in self.param_groups:
-            for title, param in zip(self._titles(group), group["params"], strict=True):
-                if param in members:
-                    found[param] = self._names.get(param, title)
-        return found
+        return name_params(self.param_groups, members, self._names)
 
     def _follow_groups(self) -> None:
         """What somebody has written into the groups since the step before is in force from this one on."""
-        engine, numbers = self._core._engine, {}
+        numbers = self._new_numbers()
+        if numbers is None:
+            try:
+                self._rebuild(self._names)
+            except ValueError as error:
+                changed = [self._groups.changed(index, group) for index, group in enumerate(self.param_groups)]
+                error.add_note(f"somebody has written into the groups since the step before: {changed}")
+                raise
+        elif numbers:
+            set_numbers(self._core._engine, numbers)
+            self._groups.note(self.param_groups)
+
+    def _new_numbers(self) -> dict[Parameter, float] | None:
+        """What the groups say that the engine has not heard yet, checked; None where it takes another engine."""
+        numbers: dict[Parameter, float] = {}
         for index, group in enumerate(self.param_groups):
             changed = self._groups.changed(index, group)
-            slots = self._groups.numbers(engine, index, changed) if changed and self._names else {}
-            if slots is None or (changed and not self._names):
-                self._rebuild(self._names)
-                return
-            numbers.update(slots)
-        if numbers:
-            set_numbers(engine, numbers)
-            self._groups.note(self.param_groups)
+            if changed:
+                slots = self._groups.numbers(self._core._engine, index, changed) if self._names else None
+                if slots is None:
+                    return None
+                numbers.update(slots)
+        return numbers
 
     def _follow_scaler(self) -> None:
         """A GradScaler leaves what it found in two attributes while it calls `step`."""

@@ -1,6 +1,7 @@
 """The states of a PyTorch optimizer: as its `state` shows them, as its `state_dict` has them, and their way back."""
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from .coefficients import read_row
 from .compiler import run_section
 from .engine import Engine
 from .expressions import Expr
-from .hyperparameters import PAIRS
+from .hyperparameters import PAIRS, split_pairs
 from .torch_arrays import as_tensor, local
 from .torch_groups import plain, settings_of_peer
 
@@ -199,7 +200,7 @@ def _there(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 def _settings(optimizer: "Optimizer", index: int, group: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
     """What a saved group says; schedules stay the constructor's."""
     left = {"params", "param_names", *OURS, *({"decoupled_weight_decay"} - set(group))}
-    found = {name: value for name, value in saved.items() if name not in left}
+    found = {name: deepcopy(value) for name, value in saved.items() if name not in left}
     if optimizer._groups.schedule(index) is not None:
         found["lr"] = saved.get("lr_multiplier", group["lr"])
     known = {**optimizer._unshown, **group}
@@ -248,7 +249,8 @@ def _group_clock(
         )
     step = int(saved.get("schedule_step", max(counts, default=0)))
     initial = {a.name: a.initial for a in engine.program.sections[index].accumulators}
-    return {"step": step, "updates": max(counts, default=step), "accumulators": initial}
+    mixing = {name: value for name, value in split_pairs(saved, "") if name == engine.defaults.rule.mixing}
+    return {"step": step, "updates": max(counts, default=step), "accumulators": initial, **mixing}
 
 
 def _clock(engine: Engine, group: int, entry: Mapping[str, Any], of_group: Mapping[str, Any]) -> dict[str, Any]:
