@@ -88,7 +88,7 @@ def entry_of(engine: Engine, index: int, param: Any, clocks: Any) -> dict[str, A
     dtypes = tensors.host_dtypes(index)
     accumulators = {name: torch.tensor(value, dtype=torch.float64) for name, value in clock["accumulators"].items()}
     arrays = {name: as_tensor(array, dtypes[name], param) for name, array in tensors.arrays[index].items()}
-    return {"step": torch.tensor(float(clock["updates"])), **accumulators, **arrays}
+    return {"step": torch.tensor(clock["updates"], dtype=torch.float32), **accumulators, **arrays}
 
 
 def are_asked_for(groups: Sequence[Mapping[str, Any]]) -> bool:
