@@ -17,6 +17,7 @@ from .lr_suggestions import METHODS, Curve, suggest
 from .optimizer import Optimizer
 from .pictures import BLUE, GREY, ORANGE, new_axes
 from .snapshot import Snapshot, count_steps
+from .strangers import refuse_frontend
 
 MODES = "exp", "linear"
 LARGEST = float(np.finfo(np.float32).max)
@@ -51,6 +52,7 @@ class LRFinder:
 
     def __init__(self, optimizer: Optimizer, buffers: Sequence[Any] = ()) -> None:
         if not isinstance(optimizer, Optimizer):
+            refuse_frontend(optimizer, "allowed is gpuadam's own class of that name, over the same tensors")
             raise TypeError(f"optimizer is a {type(optimizer).__name__}; allowed are the optimizers of gpuadam")
         self._optimizer = optimizer
         self._buffers = list(buffers)

@@ -12,6 +12,7 @@ from .hyperparameters import check_choice, check_whole
 from .optimizer import Optimizer
 from .program import Op
 from .schedule_arguments import read_list, read_number, read_result, require
+from .strangers import refuse_frontend
 
 STATE = ("best", "cooldown_counter", "last_epoch", "num_bad_epochs", "pending")
 
@@ -60,6 +61,9 @@ class ReduceLROnPlateau:
                  min_lr: float | Sequence[float] = 0, eps: float = 1e-8, *, name: str | Sequence[str] = "plateau",
                  min_scale: float = 0.0, atol: float = 0.0, accumulation_size: int = 1) -> None:  # fmt: skip
         if not isinstance(optimizer, Optimizer):
+            refuse_frontend(
+                optimizer, "for PyTorch take torch.optim.lr_scheduler.ReduceLROnPlateau, which multiplies its schedule"
+            )
             raise TypeError(f"optimizer must be one of gpuadam, got {type(optimizer).__name__}")
         check_choice(mode, ("min", "max"), "mode")
         check_choice(threshold_mode, ("rel", "abs"), "threshold_mode")

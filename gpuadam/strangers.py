@@ -1,4 +1,4 @@
-"""What somebody hands over in the place of a schedule, and what to write instead."""
+"""What somebody hands over in the place of a schedule or an optimizer, and what to write instead."""
 
 from typing import Any
 
@@ -19,3 +19,10 @@ def refuse_stranger(value: Any, name: str) -> None:
             f"{name} is a plain callable, {value!r}: the kernel cannot call Python. Write it as arithmetic on "
             "schedules.step, or sample it with schedules.sampled(callable, steps)"
         )
+
+
+def refuse_frontend(optimizer: Any, instead: str) -> None:
+    """Raise a TypeError for an optimizer of ours that works inside another library, and say what to do there."""
+    kind = type(optimizer)
+    if kind.__module__.startswith("gpuadam."):
+        raise TypeError(f"optimizer is a {kind.__module__}.{kind.__qualname__}; {instead}")

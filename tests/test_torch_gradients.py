@@ -9,8 +9,9 @@ from cases import LR
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
+import gpuadam  # noqa: E402
 import gpuadam.torch as ours  # noqa: E402
-from gpuadam import engine, tensors, torch_gradients, torch_layouts  # noqa: E402
+from gpuadam import engine, schedules, tensors, torch_gradients, torch_layouts  # noqa: E402
 
 SHAPES = [(4, 3), (5,), (), (2, 3, 4, 4)]
 
@@ -406,6 +407,59 @@ def test_a_model_is_freed_with_its_optimizer():
     finally:
         for weak in memory:
             torch.UntypedStorage._free_weak_ref(weak)
+
+
+# ---- what else there is in the package
+
+
+def test_the_tools_for_our_own_optimizers_refuse_and_say_what_to_do():
+    param = torch.nn.Parameter(torch.ones(3))
+    optimizer = ours.SGD([param], lr=0.1 * schedules.parameter("plateau", 1.0))
+    with pytest.raises(TypeError, match=r"a gpuadam\.torch\.SGD; .*torch\.optim\.lr_scheduler\.ReduceLROnPlateau"):
+        gpuadam.ReduceLROnPlateau(optimizer)
+    with pytest.raises(TypeError, match=r"a gpuadam\.torch\.SGD; allowed is gpuadam's own class of that name"):
+        gpuadam.LRFinder(optimizer)
+    with pytest.raises(TypeError, match="array 0 is a PyTorch tensor: pack"):
+        gpuadam.pack([param])
+    for name in ("save", "load"):  # state_dict is PyTorch's way
+        with pytest.raises(AttributeError, match=name):
+            getattr(optimizer, name)
+
+
+def test_the_learning_rate_finder_takes_the_tensors_themselves():
+    """As its refusal says."""
+    layer = torch.nn.Linear(2, 1)
+    params = list(layer.parameters())
+    before = [param.detach().clone() for param in params]
+    optimizer, batch = gpuadam.SGD(params, lr=0.1), torch.tensor([[1.0, 2.0], [-1.0, 0.5]])
+
+    def train_step():
+        layer.zero_grad()
+        loss = (layer(batch) - 1).square().mean()
+        loss.backward()
+        optimizer.step([param.grad for param in params])
+        return loss.item()
+
+    finder = gpuadam.LRFinder(optimizer)
+    finder.range_test(train_step, start_lr=1e-4, end_lr=10.0, num_iter=30)
+    assert 1e-4 < finder.suggestion(skip_start=0, skip_end=0) < 10
+    assert all(map(torch.equal, params, before))
+
+
+@pytest.mark.parametrize("has_schedule", [True, False])
+def test_pytorchs_plateau_scheduler_multiplies_the_schedule(has_schedule):
+    param = torch.nn.Parameter(torch.ones(3))
+    rate = schedules.linear_warmup(1.0, 4, 0.25) if has_schedule else 1.0
+    optimizer = ours.SGD([param], lr=rate)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    before = param.detach().clone()
+    for k, factor in enumerate([1.0, 1.0, 0.5, 0.25]):
+        param.grad = torch.ones(3)
+        optimizer.step()
+        base = min(1.0, 0.25 + 0.75 * k / 4) if has_schedule else 1.0
+        torch.testing.assert_close(before - param, torch.full((3,), factor * base))
+        before = param.detach().clone()
+        plateau.step(1.0)
 
 
 # ---- what a step costs

@@ -40,3 +40,12 @@ def test_autograd_refuses_values_that_a_step_has_replaced():
     optimizer.step([torch.ones(3)])
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("zero_grads", [False, True])
+def test_autograd_is_told_of_gradients_that_a_step_zeroes_and_of_parameters_that_have_one(zero_grads):
+    weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    optimizer, grad = gpuadam.SGD(weights, lr=0.1, zero_grads=zero_grads), torch.ones(3)
+    versions = [tensor._version for tensor in (*weights, grad)]
+    optimizer.step([grad, None])
+    assert [tensor._version for tensor in (*weights, grad)] == [versions[0] + 1, versions[1], versions[2] + zero_grads]
