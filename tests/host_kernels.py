@@ -175,7 +175,7 @@ def compile_text(source: str, name: str, options: Sequence[str], patch: Patch | 
         raise FileNotFoundError("g++ is needed to run kernels on the host")
     texts = _texts(patch)
     parts = [_compiler_version(), *OPTIONS, *options, source, *itertools.chain(*texts.items())]
-    target = _cache() / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}-{name}"
+    target = _cache() / f"{_digest(parts)}-{name}"
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=_cache()) as folder:
             output = Path(folder) / name
@@ -188,10 +188,34 @@ def _compile_texts(texts: Mapping[str, str], folder: Path, options: Sequence[str
     """Compile the very texts that were digested: the files may be edited meanwhile."""
     for name, text in texts.items():
         (folder / name).write_text(text)
-    command = [str(COMPILER), *OPTIONS, f"-ffile-prefix-map={folder}=.", "-I.", "-include", "cuda_host.hpp", *options]
+    if set(LIBRARY) <= set(options) and not any(option.startswith("-DHOST_") for option in options):
+        (folder / "cuda_host.hpp.gch").symlink_to(_precompiled_header(texts, options))
+    _run_compiler(folder, ["-include", "cuda_host.hpp", *options])
+
+
+def _run_compiler(folder: Path, options: Sequence[str]) -> None:
+    command = [str(COMPILER), *OPTIONS, f"-ffile-prefix-map={folder}=.", "-I.", *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+
+
+def _precompiled_header(texts: Mapping[str, str], options: Sequence[str]) -> Path:
+    """Path of the stand-in of CUDA, compiled once for these options: to read it takes longer than a small kernel."""
+    code = [option for option in options if option.startswith("-f")]
+    parts = [_compiler_version(), *OPTIONS, *code, texts["cuda_host.hpp"]]
+    target = _cache() / f"{_digest(parts)}-cuda_host.hpp.gch"
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=_cache()) as name:
+            folder = Path(name)
+            (folder / "cuda_host.hpp").write_text(texts["cuda_host.hpp"])
+            _run_compiler(folder, ["-w", *code, "-x", "c++-header", "cuda_host.hpp", "-o", "header.gch"])
+            os.replace(folder / "header.gch", target)
+    return target
+
+
+def _digest(parts: Sequence[str]) -> str:
+    return hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]
 
 
 def _texts(patch: Patch | None) -> dict[str, str]:
