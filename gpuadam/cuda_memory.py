@@ -3,7 +3,8 @@
 import threading
 import weakref
 from collections import deque
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -55,12 +56,30 @@ class Upload:
         self._slots.append(slot)
 
 
-def stream_at(pointer: int, device: int) -> AbstractContextManager[Any]:
+@contextmanager
+def stream_at(pointer: int, device: int) -> Iterator[None]:
     """Somebody else's stream, on which CuPy works within the block; 0 is the one that all of CUDA has by default."""
     import cupy
 
-    with cupy.cuda.Device(device):
-        return cupy.cuda.ExternalStream(pointer, device) if pointer else cupy.cuda.Stream.null  # type: ignore[no-any-return]
+    with (
+        cupy.cuda.Device(device),  # entered first: a stream may be entered on its own device only
+        cupy.cuda.ExternalStream(pointer, device) if pointer else cupy.cuda.Stream.null,
+    ):
+        yield
+
+
+def table_of(address: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """One row at an address of the current device, as a copy; waits for what the current stream has to do."""
+    import cupy
+
+    pinned, runtime, stream = (
+        cupy.cuda.alloc_pinned_memory(dtype.itemsize),
+        cupy.cuda.runtime,
+        cupy.cuda.get_current_stream(),
+    )
+    runtime.memcpyAsync(pinned.ptr, address, dtype.itemsize, runtime.memcpyDeviceToHost, stream.ptr)
+    stream.synchronize()
+    return np.frombuffer(pinned, dtype.base, dtype.itemsize // dtype.base.itemsize).copy()
 
 
 def wait_for_launch(stream: Any) -> None:
