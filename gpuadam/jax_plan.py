@@ -14,6 +14,7 @@ from .backends import require_subnormals
 from .coefficients import compile_groups, warn_of_flips
 from .cohorts import Cohorts
 from .compiler import CLOCK, ROW, Program, run_section
+from .expressions import as_expr
 from .faults import range_error
 from .formats import GRAD_FORMATS
 from .groups import Defaults, check_gradient, read_groups, specialise
@@ -73,22 +74,28 @@ class Plan:
         self.slots: list[list[Slot]] = [slots_of(kind, self._group.options) for kind in self._kinds]
         self.values = self._program.values()
         self.code = zlib.crc32(self._program.instructions().tobytes())
-        self.numbers = self._read_numbers()
+        self.numbers: dict[str, list[int]] = self._read_numbers()
         self._rows = self._tensor_rows(leaves, forms)
         self._places = self._place_addresses()
         self._backends: dict[Device, tuple[Any, Any]] = {}
         self._lock = threading.Lock()  # one plan serves all devices, whose callbacks may come at the same time
 
-    def _read_numbers(self) -> dict[str, int]:
-        found: dict[str, int] = {}
+    def _read_numbers(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
         slots = self._program.pool.parameters
         own = {h.payload: name for name, h in self._group.hyperparameters.items() if h.payload in slots}
         for parameter, slot in slots.items():
             name = own.get(parameter, parameter.name)
-            if name in found and parameter in own:
+            if name in found and name in own.values():
                 raise ValueError(f"a parameter of a schedule is called {name!r}, as a hyperparameter is; rename it")
-            found[name] = slot
+            if parameter not in own or not self._decides(name):
+                found.setdefault(name, []).append(slot)  # a name stands for one number, however made
         return found
+
+    def _decides(self, name: str) -> bool:
+        """Whether there are fewer states because a hyperparameter is 0: another number would need them."""
+        changed = {**self._group.hyperparameters, name: as_expr(0.5, name)}
+        return bool(self._group.options.absent_states(changed) != self._group.absent)
 
     def new_clock(self) -> npt.NDArray[Any]:
         """The clock before the first step, where every hyperparameter must be in its range."""

@@ -55,16 +55,16 @@ class State(NamedTuple):
 
 def new_state(plan: Plan, arrays: list[Any], tree: Any) -> State:
     """The state before the first step; none of its arrays is a parameter, so that both can be donated."""
-    slots: dict[str, list[Any]] = {}
-    for array, own, column in ((arrays[i], own, i) for i, own in enumerate(plan.slots)):
+    columns: dict[str, list[Any]] = {}
+    for index, (array, own) in enumerate(zip(arrays, plan.slots, strict=True)):
         for slot in own:
             is_copy = slot.name in ("master", "ema")
             dtype = slot.host_dtype()
             made = jnp.array(array, dtype, copy=True) if is_copy else jnp.full_like(array, slot.initial, dtype=dtype)
-            slots.setdefault(slot.name, [None] * len(arrays))[column] = made
+            columns.setdefault(slot.name, [None] * len(arrays))[index] = made
     return State(
-        {name: plain(plan.values[slot]) for name, slot in plan.numbers.items()},
-        {name: jax.tree.unflatten(tree, column) for name, column in slots.items()},
+        {name: plain(plan.values[slots[0]]) for name, slots in plan.numbers.items()},
+        {name: jax.tree.unflatten(tree, column) for name, column in columns.items()},
         jnp.array(pool_words(plan)),
         as_words(plan.new_clock()),
         jnp.zeros(2 * ROW, jnp.uint32),
@@ -138,8 +138,9 @@ def numbers_in_force(plan: Plan, state: State) -> State:
     words = jnp.array(pool_words(plan))
     given = {name: _number(name, state.hyperparameters[name]) for name in plan.numbers}
     if given:
-        places = np.array(list(plan.numbers.values()))
-        numbers, own = jnp.stack(list(given.values())), plan.values[places]
+        places = np.concatenate(list(plan.numbers.values()))
+        numbers = jnp.stack([given[name] for name, slots in plan.numbers.items() for _ in slots])
+        own = plan.values[places]
         is_own = numbers == jnp.stack([plain(number) for number in own])
         words = words.at[places].set(jnp.where(is_own[:, None], words_of(own), widened(numbers)))
     before = jnp.asarray(state.values)
