@@ -78,6 +78,20 @@ def foreign_stream(cupy: Any, pointer: int, device: int) -> Any:
         return cupy.cuda.ExternalStream(pointer, device)
 
 
+def table_of(address: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """One row at an address of the current device, as a copy; waits for what the current stream has to do."""
+    import cupy
+
+    pinned, runtime, stream = (
+        cupy.cuda.alloc_pinned_memory(dtype.itemsize),
+        cupy.cuda.runtime,
+        cupy.cuda.get_current_stream(),
+    )
+    runtime.memcpyAsync(pinned.ptr, address, dtype.itemsize, runtime.memcpyDeviceToHost, stream.ptr)
+    stream.synchronize()
+    return np.frombuffer(pinned, dtype.base, dtype.itemsize // dtype.base.itemsize).copy()
+
+
 def wait_for_launch(stream: Any) -> None:
     """Wait, so that a launch that fails is told of by the step that made it."""
     try:

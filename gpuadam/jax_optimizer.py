@@ -1,6 +1,5 @@
 """Gradient transformations over our launch: the state is a tree of arrays, and nothing else is remembered."""
 
-import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,35 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.buffer_callback import buffer_callback
 
-from .arrays import CPU, Device
-from .compiler import ROW
+from .arrays import CPU
 from .formats import FORMATS
-from .jax_numbers import widened, words_of
+from .jax_buffers import address_of, device_of
 from .jax_plan import Leaf, Plan
+from .jax_state import State, leaves_of, new_state, numbers_in_force, read_state
 from .optimizer import Optimizer
-from .tables import new_progress
 
 REFUSED = {"zero_grads": False, "backend": "auto", "lr_scale": 1.0, "per_tensor_step": False}
-
-
-class State(NamedTuple):
-    """All that a step goes on from. To go back, take an older one.
-
-    Attributes:
-        hyperparameters: The numbers by name; another one in place of one of them is in force from the next step on.
-        slots: States, masters and averages by name: trees like that of the parameters, None where there is none.
-        values: The numbers as the step reads them.
-        clock: Its counters and accumulators.
-        row: The coefficients of the next step.
-        progress: What has become of the steps: skipped, held.
-    """
-
-    hyperparameters: dict[str, Any]
-    slots: dict[str, Any]
-    values: Any
-    clock: Any
-    row: Any
-    progress: Any
 
 
 class GradientTransformation(NamedTuple):
@@ -69,7 +47,13 @@ def transformation(core_class: type[Optimizer], *arguments: Any, **keywords: Any
             raise ValueError(f"{name} is {keywords[name]!r}; with JAX, allowed is {allowed!r}")
     if keywords.get("state_dtype") == "int8":
         raise ValueError("state_dtype is 'int8'; with JAX, allowed are 'float32' and 'bfloat16'")
-    stepper = Stepper(core_class([{"params": []}], *arguments, **keywords))
+    core = core_class([{"params": []}], *arguments, **keywords)
+    if core.rule.mixing:
+        raise ValueError(
+            f"{core_class.__name__} shows other weights than it trains, by eval() and train(), which JAX has no place "
+            "for; allowed are the functions of gpuadam.jax"
+        )
+    stepper = Stepper(core)
     found = Transformation(stepper.init, stepper.update)
     found.apply = stepper.apply
     return found
@@ -86,114 +70,84 @@ class Stepper:
         self._defaults = core._engine.defaults
         self._plans: dict[tuple[Leaf, ...], Plan] = {}
 
-    def _plan(self, params: Any, grads: Any) -> Plan:
-        leaves = tuple(read_leaves(params, grads))
+    def _plan(self, params: Any, grads: Any) -> tuple[Plan, list[Any], list[Any], Any]:
+        """A plan, and what it is for: parameters, gradients, their tree."""
+        leaves, arrays, slopes, tree = read_leaves(params, grads)
         if leaves not in self._plans:
             self._plans[leaves] = Plan(self._defaults, leaves)
-        return self._plans[leaves]
+        return self._plans[leaves], arrays, slopes, tree
 
     def init(self, params: Any) -> State:
         """The state before the first step."""
-        plan = self._plan(params, params)
-        arrays, tree = jax.tree.flatten(params)
-        slots: dict[str, list[Any]] = {}
-        for index, own in enumerate(plan.slots):
-            for slot in own:
-                column = slots.setdefault(slot.name, [None] * len(arrays))
-                dtype = slot.host_dtype()
-                column[index] = (
-                    arrays[index].astype(dtype)
-                    if slot.name in ("master", "ema")
-                    else jnp.full_like(arrays[index], slot.initial, dtype=dtype)
-                )
-        return State(
-            {name: _plain(plan.values[slot]) for name, slot in plan.numbers.items()},
-            {name: jax.tree.unflatten(tree, column) for name, column in slots.items()},
-            jnp.asarray(words_of(plan.values)),
-            _as_words(plan.new_clock()),
-            jnp.zeros(2 * ROW, jnp.uint32),
-            _as_words(new_progress()),
-        )
+        plan, arrays, _, tree = self._plan(params, params)
+        return new_state(plan, arrays, tree)
 
     def update(self, grads: Any, state: State, params: Any = None) -> tuple[Any, State]:
         """The differences that lead to the new parameters: p + (p' - p) is p' but for its last bits."""
         if params is None:
             raise ValueError("params is None: give update(grads, state, params); the rule reads them")
         new, state = self.apply(grads, state, params)
-        return jax.tree.map(lambda after, before: after - before, new, params), state
+        return jax.tree.map(lambda after, before: after - jnp.asarray(before), new, params), state
 
     def apply(self, grads: Any, state: State, params: Any) -> tuple[Any, State]:
         """One step: the new parameters and the new state."""
-        plan = self._plan(params, grads)
-        arrays, tree = jax.tree.flatten(params)
-        columns = {name: _leaves_of(tree, column, name) for name, column in state.slots.items()}
-        slots = [columns[slot.name][index] for index, own in enumerate(plan.slots) for slot in own]
-        values, progress = _numbers_in_force(plan, state)
-        written = [*arrays, *slots, state.clock, state.row, progress]
-        found = _launch(plan, len(arrays), written, [values, *jax.tree.leaves(grads)])
-        for place, (index, slot) in enumerate((i, slot) for i, own in enumerate(plan.slots) for slot in own):
-            columns[slot.name][index] = found[len(arrays) + place]
-        new = State(
-            state.hyperparameters,
-            {name: jax.tree.unflatten(tree, column) for name, column in columns.items()},
-            values,
-            *found[-3:],
+        plan, arrays, slopes, tree = self._plan(params, grads)
+        check_shards(plan, slopes)
+        state, columns = read_state(plan, state, tree)
+        state = numbers_in_force(plan, state)
+        places = [(slot.name, index) for index, own in enumerate(plan.slots) for slot in own]
+        slots = [columns[name][index] for name, index in places]
+        found = _launch(
+            plan, len(arrays), [*arrays, *slots, state.clock, state.row, state.progress], [state.values, *slopes]
         )
+        for (name, index), slot in zip(places, found[len(arrays) : -3], strict=True):
+            columns[name][index] = slot
+        clock, row, progress = found[-3:]
+        trees = {name: jax.tree.unflatten(tree, column) for name, column in columns.items()}
+        new = state._replace(slots=trees, clock=clock, row=row, progress=progress)
         return jax.tree.unflatten(tree, found[: len(arrays)]), new
 
 
-def read_leaves(params: Any, grads: Any) -> list[Leaf]:
-    """Parameters and gradients, paired and checked."""
+def read_leaves(params: Any, grads: Any) -> tuple[tuple[Leaf, ...], list[Any], list[Any], Any]:
+    """Parameters and gradients, paired and checked, and their tree."""
     paths, tree = jax.tree_util.tree_flatten_with_path(params)
-    own = _leaves_of(tree, grads, "grads")
-    found = []
-    for (path, param), grad in zip(paths, own, strict=True):
+    own = leaves_of(tree, grads, "grads")
+    leaves, arrays, slopes = [], [], []
+    for (path, given), slope in zip(paths, own, strict=True):
         title = f"params{jax.tree_util.keystr(path)}"
-        for kind, array in ((title, param), (f"the gradient of {title}", grad)):
-            if not hasattr(array, "dtype") or np.dtype(array.dtype).name not in FORMATS:
-                what = f"dtype {array.dtype}" if hasattr(array, "dtype") else f"is a {type(array).__name__}"
-                raise TypeError(f"{kind}: {what}; allowed are arrays of {', '.join(FORMATS)}")
+        param, grad = _read_array(given, title), _read_array(slope, f"the gradient of {title}")
         if grad.shape != param.shape:
             raise ValueError(f"the gradient of {title} has shape {grad.shape}, its parameter has {param.shape}")
-        found.append(Leaf(title, tuple(param.shape), np.dtype(param.dtype), np.dtype(grad.dtype)))
-    return found
+        leaves.append(Leaf(title, tuple(param.shape), np.dtype(param.dtype), np.dtype(grad.dtype)))
+        arrays.append(param)
+        slopes.append(grad)
+    return tuple(leaves), arrays, slopes, tree
 
 
-def _leaves_of(tree: Any, value: Any, name: str) -> list[Any]:
-    try:
-        return list(tree.flatten_up_to(value))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name} is not a tree like that of the parameters: {error}") from None
+def _read_array(value: Any, title: str) -> Any:
+    """An array of JAX; one of NumPy becomes one, of float32 where JAX has no doubles."""
+    if not isinstance(value, jax.Array | np.ndarray | np.generic):
+        raise TypeError(f"{title} is a {type(value).__name__}; allowed are arrays of {', '.join(FORMATS)}")
+    if value.dtype.name not in FORMATS:
+        raise TypeError(f"{title} has dtype {value.dtype}; allowed are arrays of {', '.join(FORMATS)}")
+    return jnp.asarray(value)
 
 
-def _plain(number: float) -> Any:
-    """A number as JAX keeps numbers, never of weak type: a step compiled for it serves those put in its place."""
-    return jnp.asarray(np.float64(number) if jax.config.jax_enable_x64 else np.float32(number))
+def check_shards(plan: Plan, grads: Sequence[Any]) -> None:
+    """Refuse sums over gradients of which each device has a part of its own: each would clip by its own norm."""
+    axes = sorted({axis for grad in grads for axis in varying_axes(grad)})
+    if axes and plan.sums:
+        raise ValueError(
+            f"the gradients differ along the mesh axes {axes}, and {plan.sums[0]} needs sums over all of them: within "
+            "shard_map, a step sees its own shards alone. Clip before it, with psum; or step outside of shard_map"
+        )
 
 
-def _as_words(record: Any) -> Any:
-    return jnp.asarray(record.view(np.uint32).ravel())
-
-
-def _numbers_in_force(plan: Plan, state: State) -> tuple[Any, Any]:
-    """The pool of numbers and the progress: with another number than before, the coefficients must be made anew.
-
-    A number that is the constructor's, as far as an array of JAX can tell, is the constructor's to its last bit.
-    """
-    missing = sorted(set(plan.numbers) ^ set(state.hyperparameters))
-    if missing:
-        raise ValueError(f"state.hyperparameters lacks or adds {missing[0]!r}; allowed are {sorted(plan.numbers)}")
-    names = list(plan.numbers)
-    if not names:
-        return state.values, state.progress
-    slots = np.array([plan.numbers[name] for name in names])
-    given = jnp.stack([jnp.asarray(state.hyperparameters[name], _plain(0.0).dtype) for name in names])
-    own = plan.values[slots]
-    is_own = given == jnp.stack([_plain(number) for number in own])
-    words = jnp.where(is_own[:, None], words_of(own), widened(given))
-    values = jnp.asarray(words_of(plan.values)).at[slots].set(words)
-    is_stale = jnp.any(values != state.values)
-    return values, state.progress.at[:2].multiply(jnp.where(is_stale, 0, 1).astype(jnp.uint32))
+def varying_axes(array: Any) -> frozenset[str]:
+    """The axes of the mesh along which shard_map knows that values differ; none with check_vma=False."""
+    kind = jax.typeof(array)
+    own = getattr(kind, "mat", None)
+    return frozenset(getattr(kind, "vma", ()) if own is None else own.varying)
 
 
 def _launch(plan: Plan, count: int, written: Sequence[Any], read: Sequence[Any]) -> list[Any]:
@@ -201,9 +155,9 @@ def _launch(plan: Plan, count: int, written: Sequence[Any], read: Sequence[Any])
     tables = len(written) - 3
 
     def callback(context: Any, out: Any, *given: Any) -> None:
-        device = _device_of(out[-1])
-        at = [_address(buffer, device) for buffer in out]
-        values, *grads = (_address(buffer, device) for buffer in given[len(out) :])
+        device = device_of(out[-1])
+        at = [address_of(buffer) for buffer in out]
+        values, *grads = (address_of(buffer) for buffer in given[len(out) :])
         state = dict(zip(("clocks", "rows", "progress"), at[tables:], strict=True))
         stream = 0 if device == CPU else context.stream
         plan.run(device, stream, [*at[:count], *grads, *at[count:tables]], {**state, "values": values})
@@ -212,7 +166,9 @@ def _launch(plan: Plan, count: int, written: Sequence[Any], read: Sequence[Any])
     aliases = {i: i for i in range(len(written))}
     launch = jax.custom_batching.custom_vmap(buffer_callback(callback, shapes, input_output_aliases=aliases))
     launch.def_vmap(_refuse_vmap)
-    return list(launch(*written, *read))
+    step = jax.custom_jvp(launch)
+    step.defjvp(_refuse_jvp)
+    return list(step(*written, *read))
 
 
 def _refuse_vmap(axis_size: int, in_batched: Any, *arguments: Any) -> Any:
@@ -222,15 +178,5 @@ def _refuse_vmap(axis_size: int, in_batched: Any, *arguments: Any) -> Any:
     )
 
 
-def _device_of(buffer: Any) -> Device:
-    kind, number = buffer.__dlpack_device__()
-    return CPU if kind == 1 else ("cuda", number)
-
-
-def _address(buffer: Any, device: Any) -> int:
-    if device == CPU:
-        array = np.asarray(buffer)
-        if buffer.writeable and array.size:  # five times as fast, of which a step has a few hundred
-            return ctypes.addressof(ctypes.c_char.from_buffer(array))
-        return int(array.__array_interface__["data"][0])
-    return int(buffer.__cuda_array_interface__["data"][0])
+def _refuse_jvp(primals: Any, tangents: Any) -> Any:
+    raise NotImplementedError("a step cannot be differentiated: take gradients of the loss, outside of it")

@@ -1,22 +1,24 @@
 """What a step over a tree of JAX arrays needs beside them: tables made once, launches over its buffers."""
 
 import threading
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from . import cpu
+from . import cpu, cpu_memory, cuda_memory
 from .arrays import CPU, Array, Device
+from .backends import require_subnormals
 from .coefficients import compile_groups, warn_of_flips
 from .cohorts import Cohorts
-from .compiler import CLOCK, Program, run_section
-from .cpu_memory import table_of
-from .cuda_memory import stream_at
+from .compiler import CLOCK, ROW, Program, run_section
+from .expressions import as_expr
 from .faults import range_error
 from .formats import GRAD_FORMATS
 from .groups import Defaults, check_gradient, read_groups, specialise
+from .jax_buffers import ieee_arithmetic
 from .program import VALID
 from .scalars import new_scalars
 from .slots import Slot, slots_of
@@ -52,13 +54,15 @@ class Plan:
         leaves: The parameters.
 
     Attributes:
+        leaves: As given.
         slots: What of our own each of them has.
         values: The pool of numbers at first: constants, hyperparameters, named parameters.
+        code: What tells its program from others: a row that another one made is stale.
         numbers: Where in it those stand that may be changed, by name.
     """
 
     def __init__(self, defaults: Defaults, leaves: Sequence[Leaf]) -> None:
-        self._defaults = defaults
+        self._defaults, self.leaves = defaults, leaves
         arrays = {leaf.title: as_array(leaf, leaf.dtype) for leaf in leaves}
         for leaf in leaves:
             check_gradient(as_array(leaf, leaf.grad), arrays[leaf.title], f"the gradient of {leaf.title}", False)
@@ -69,22 +73,29 @@ class Plan:
         self._kinds = [specialise(defaults, self._group, array, form) for array, form in members]
         self.slots: list[list[Slot]] = [slots_of(kind, self._group.options) for kind in self._kinds]
         self.values = self._program.values()
-        self.numbers = self._read_numbers()
+        self.code = zlib.crc32(self._program.instructions().tobytes())
+        self.numbers: dict[str, list[int]] = self._read_numbers()
         self._rows = self._tensor_rows(leaves, forms)
         self._places = self._place_addresses()
         self._backends: dict[Device, tuple[Any, Any]] = {}
         self._lock = threading.Lock()  # one plan serves all devices, whose callbacks may come at the same time
 
-    def _read_numbers(self) -> dict[str, int]:
-        found: dict[str, int] = {}
+    def _read_numbers(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
         slots = self._program.pool.parameters
         own = {h.payload: name for name, h in self._group.hyperparameters.items() if h.payload in slots}
         for parameter, slot in slots.items():
             name = own.get(parameter, parameter.name)
-            if name in found and parameter in own:
+            if name in found and name in own.values():
                 raise ValueError(f"a parameter of a schedule is called {name!r}, as a hyperparameter is; rename it")
-            found[name] = slot
+            if parameter not in own or not self._decides(name):
+                found.setdefault(name, []).append(slot)  # a name stands for one number, however made
         return found
+
+    def _decides(self, name: str) -> bool:
+        """Whether there are fewer states because a hyperparameter is 0: another number would need them."""
+        changed = {**self._group.hyperparameters, name: as_expr(0.5, name)}
+        return bool(self._group.options.absent_states(changed) != self._group.absent)
 
     def new_clock(self) -> npt.NDArray[Any]:
         """The clock before the first step, where every hyperparameter must be in its range."""
@@ -94,6 +105,16 @@ class Plan:
             raise range_error(section, 0, int(found[0]), rows[0], 0)
         warn_of_flips(self._defaults.rule, self._group, rows[0])
         return section.new_clock()
+
+    @property
+    def sums(self) -> list[str]:
+        """What asks for sums over whole arrays, by the names of the arguments."""
+        asked = {
+            "clip_norm": "clip_norm" in self._group.hyperparameters,
+            "nonfinite": self._defaults.policy.nonfinite != "propagate",
+            self._defaults.rule.name: self._defaults.rule.measure is not None,
+        }
+        return [name for name, is_asked in asked.items() if is_asked]
 
     # ---- tables
 
@@ -151,7 +172,7 @@ class Plan:
             tables = make_tables(
                 self._rows.copy(), chunks, rows, clock, self._program, scalars, new_progress(), *counts
             )
-            self._backends[device] = backend.Tables(tables, batches, device[1], policy.nonfinite == "raise")
+            self._backends[device] = backend.Tables(tables, batches, device[1], False)
         return self._backends[device]
 
     # ---- a step
@@ -166,18 +187,29 @@ class Plan:
         """
         with self._lock:
             if device == CPU:
-                tables = self._tables(device)
-                tables.upload("tensors", 0, self._tensors(addresses))
-                tables.point(state)
-                self._judge(tables.run(), state)
+                with ieee_arithmetic():
+                    require_subnormals(cpu, self._defaults.policy.allow_flush)
+                    verdict = self._launch(device, addresses, state)
+                    self._judge(verdict, state, cpu_memory.table_of)
                 return
-            with stream_at(stream, device[1]):
-                tables = self._tables(device)
-                tables.upload("tensors", 0, self._tensors(addresses))
-                tables.point(state)
-                self._judge(tables.run(), None)
+            with cuda_memory.stream_at(stream, device[1]):
+                if self._defaults.policy.nonfinite != "raise":
+                    self._launch(device, addresses, state)
+                    return
+                names = {"progress": PROGRESS, "clocks": CLOCK}
+                before = {name: cuda_memory.table_of(state[name], dtype) for name, dtype in names.items()}
+                self._launch(device, addresses, state)
+                after = {name: cuda_memory.table_of(state[name], dtype) for name, dtype in names.items()}
+                self._judge(verdict_of(before, after), state, cuda_memory.table_of)
 
-    def _judge(self, verdict: Verdict, state: dict[str, int] | None) -> None:
+    def _launch(self, device: Device, addresses: Sequence[int], state: dict[str, int]) -> Verdict:
+        tables = self._tables(device)
+        tables.upload("tensors", 0, self._tensors(addresses))
+        tables.point(state)
+        verdict: Verdict = tables.run()
+        return verdict
+
+    def _judge(self, verdict: Verdict, state: dict[str, int], table_of: Callable[..., npt.NDArray[Any]]) -> None:
         """Raise the reason for which a step was not applied, unless its being skipped was asked for."""
         if verdict is Verdict.OVERFLOWED and self._defaults.policy.nonfinite == "raise":
             raise FloatingPointError(
@@ -185,12 +217,17 @@ class Plan:
             )
         if verdict is Verdict.HELD:
             section = self._program.sections[0]
-            if state is None:
-                raise ValueError("a hyperparameter has left its range: steps are held, and nothing is written")
             progress = table_of(state["progress"], PROGRESS)
             clock = table_of(state["clocks"], CLOCK)
-            row = table_of(state["rows"], np.dtype((np.float64, 32)))
+            row = table_of(state["rows"], np.dtype((np.float64, ROW)))
             raise range_error(section, 0, int(progress["fault_index"][0]), row, int(clock["step"][0]))
+
+
+def verdict_of(before: dict[str, Any], after: dict[str, Any]) -> Verdict:
+    """What a launch on a GPU has done, by progress and clocks."""
+    if after["progress"]["overflowed"][0] > before["progress"]["overflowed"][0]:
+        return Verdict.OVERFLOWED
+    return Verdict.APPLIED if after["clocks"]["step"][0] > before["clocks"]["step"][0] else Verdict.HELD
 
 
 EMPTY = Leaf("nothing", (0,), np.dtype(np.float32), np.dtype(np.float32))

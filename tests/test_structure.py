@@ -62,7 +62,9 @@ FLOORS = [
     {"packing", "grouping", "plateau", "snapshot"},
     {"lr_finder"},
     {"__init__"},
+    {"jax_buffers"},
     {"jax_numbers", "jax_plan"},
+    {"jax_state"},
     {"jax_optimizer"},
     {"jax"},
     {"keras", "thinc_schedules", "thinc_forms", "thinc_states", "torch_formulas"},
@@ -126,7 +128,7 @@ def test_imports_go_down_the_floors():
         ("keras", {"keras"}),
         ("thinc", {"thinc_schedules", "thinc_optimizer"}),
         ("transformers", set()),
-        ("jax", {"jax_numbers", "jax_optimizer"}),
+        ("jax", {"jax_numbers", "jax_optimizer", "jax_state"}),
     ],
 )
 def test_who_imports_what(package, modules):
