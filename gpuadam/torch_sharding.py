@@ -92,9 +92,10 @@ class Reduction:
         norms = torch.as_tensor(self._engine.tables.live("norms"))
         for groups, scopes in self._scopes.items():
             if groups:
-                squares = norms[scopes].square_()
+                which = slice(None) if len(self._scopes) == 1 else scopes  # a list would be copied to the device
+                squares = norms[which].square()
                 for group in groups:
                     torch.distributed.all_reduce(squares, group=group)
-                norms[scopes] = squares.sqrt_()
+                norms[which] = squares.sqrt_()
         nonfinite = torch.as_tensor(self._engine.tables.live("progress", "nonfinite").view(np.int32))
         nonfinite.copy_((~(norms <= LARGEST)).any())
