@@ -223,13 +223,15 @@ def test_what_a_graph_cannot_hold_is_refused(cuda, is_first):
 
 def test_the_scalars_of_a_grad_scaler_are_read_on_the_device(cuda):
     twins = Twins(cuda)
-    for k, (scale, found) in enumerate([(4.0, 0.0), (4.0, 1.0), (0.5, 0.0), (0.5, 0.0)]):
+    for k, (scale, found) in enumerate([(4.0, 0.0), (4.0, 1.0), (0.5, 0.0), (0.5, 1.0)]):
         twins.fill(k)
         for optimizer, make in ((twins.device, cuda.tensor), (twins.host, torch.tensor)):
             optimizer.grad_scale, optimizer.found_inf = make([scale]), make([found])
             optimizer.step()
             del optimizer.grad_scale, optimizer.found_inf
     twins.check()
-    assert twins.device.skipped_steps == twins.host.skipped_steps == 1
+    assert twins.device.skipped_steps == twins.host.skipped_steps == 2
+    before = twins.copies[0].detach().clone()
     twins.step()  # without one: neither scale nor skip is left
     twins.check()
+    assert not torch.equal(before, twins.copies[0])
