@@ -12,7 +12,7 @@ a scheduler.
 ...     optimizer.zero_grad()
 ...     model(torch.ones(2, 3)).sum().backward()
 ...     optimizer.step()
->>> optimizer.hyperparameters()[0]["lr"]  # of the step that comes next
+>>> round(optimizer.hyperparameters()[0]["lr"], 9)  # of the step that comes next
 9e-05
 """
 
