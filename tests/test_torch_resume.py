@@ -192,6 +192,7 @@ def _broken():
 
     def with_fault(change):
         own = copy.deepcopy(good.state_dict())
+        own["param_groups"][0]["initial_lr"] = 0.05  # an entry that is new here
         change(own)
         return own
 
