@@ -105,4 +105,4 @@ def test_the_steps_whose_host_time_is_told_are_steps(name, case, monkeypatch):
     assert len(made) == 3
     assert all(not torch.equal(param, old) for param, old in zip(made[1:], before[1:], strict=True))
     for used in ("torch_host_cost", "step", "measure"):
-        sys.modules.pop(name, None)
+        sys.modules.pop(used, None)
