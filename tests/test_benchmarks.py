@@ -88,3 +88,21 @@ def test_the_recipe_runs_and_prints_its_table(only, tmp_path):
     assert cells[0][0] == "case"
     assert cells[2][0] == "1,000 tensors of 1,000"
     assert {len(row) for row in cells} == {2 if only else 4}
+
+
+@pytest.mark.parametrize("case", ["still", "scheduled", "moving"])
+@pytest.mark.parametrize("name", ["gpuadam", "flat", "fused", "foreach"])
+def test_the_steps_whose_host_time_is_told_are_steps(name, case, monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    module = importlib.import_module("torch_host_cost")
+    made, backward_of = [], module.backward_of
+    monkeypatch.setattr(module, "backward_of", lambda params: (made.extend(params), backward_of(params))[1])
+    step = module.make(name, case, 3)
+    before = [param.detach().clone() for param in made]
+    for _ in range(2):
+        step()
+    assert len(made) == 3
+    assert all(not torch.equal(param, old) for param, old in zip(made[1:], before[1:], strict=True))
+    for used in ("torch_host_cost", "step", "measure"):
+        sys.modules.pop(used, None)
