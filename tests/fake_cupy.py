@@ -138,6 +138,13 @@ class Stream:
         return Graph(captured or [])
 
 
+class ExternalStream(Stream):
+    """A stream that somebody else has made, and of which the device knows."""
+
+    def __init__(self, ptr: int, device_id: int = -1) -> None:
+        self.ptr, self.device_id = ptr, device_id
+
+
 Stream.null = machine.null = Stream(null=True)
 
 
@@ -204,6 +211,7 @@ cuda = SimpleNamespace(
     Device=Device,
     Event=Event,
     Stream=Stream,
+    ExternalStream=ExternalStream,
     Graph=Graph,
     get_current_stream=get_current_stream,
     PinnedMemoryPointer=PinnedMemoryPointer,

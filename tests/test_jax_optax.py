@@ -122,8 +122,9 @@ def test_deltas_lose_the_last_bits_and_apply_does_not():
     added = optax.apply_updates(PARAMS, updates)
     worst = max(np.abs(np.asarray(added[name] - exact[name]) / exact[name]).max() for name in exact)
     assert 0 < worst < 2.0**-20
-    ulps = [np.abs(np.asarray(added[n]).view(np.int32) - np.asarray(exact[n]).view(np.int32)) for n in exact]
-    print(f"largest difference {worst:.2g}, {np.mean(np.concatenate([u.ravel() for u in ulps]) > 0):.0%} differ")
+    differ = np.mean(np.concatenate([np.ravel(added[name] != exact[name]) for name in exact]))
+    assert 0 < differ < 0.2
+    print(f"largest difference {worst:.2g} of an element, {differ:.1%} of the elements differ")
 
 
 def test_chain_before_and_after():
