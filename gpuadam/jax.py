@@ -8,9 +8,12 @@ where arrays are donated; arguments are those of the class in `gpuadam`, without
 >>> optimizer = adamw(lr=schedules.warmup_cosine_decay(0.0, 0.1, warmup_steps=2, decay_steps=10), clip_norm=1.0)
 >>> params = {"weight": jnp.ones(3)}
 >>> state = optimizer.init(params)
->>> step = jax.jit(optimizer.apply, donate_argnums=(1, 2))
+>>> def step(params, state):
+...     grads = jax.grad(lambda params: (params["weight"] ** 2).sum())(params)
+...     return optimizer.apply(grads, state, params)
+>>> step = jax.jit(step, donate_argnums=(0, 1))  # given and returned in the same order: JAX pairs them by it
 >>> for _ in range(10):
-...     params, state = step({"weight": 2 * params["weight"]}, state, params)
+...     params, state = step(params, state)
 >>> params["weight"].round(2)
 Array([0.5, 0.5, 0.5], dtype=float32)
 """

@@ -208,6 +208,7 @@ LEFT_OUT = {  # without these: the files that are skipped, and why
     ("jax", "optax", "keras", "transformers", "thinc", "spacy"): {
         "test_conversions_keras": "Keras is not installed",
         **dict.fromkeys(THINC, "thinc is not installed"),
+        **dict.fromkeys(("test_cuda_jax", "test_jax", "test_jax_optax", "test_jax_state"), "JAX is not installed"),
         "test_thinc_spacy": "spaCy is not installed",
     },
     ("safetensors",): dict.fromkeys(("test_checkpoint", "test_thinc_saving"), "safetensors is not installed"),
