@@ -12,6 +12,7 @@ class Controls:
 
     _core: Core
     _names: dict[Any, Any]
+    _early_parameters: dict[str, float]  # set before there was anything to update
     __reduce_ex__ = Core.__reduce_ex__  # refuses: neither pickle nor copy
 
     def _at_work(self) -> AbstractContextManager[None]:
@@ -50,7 +51,10 @@ class Controls:
     def set_parameter(self, name: str, value: float) -> None:
         """See `gpuadam.Optimizer.set_parameter`."""
         with self._at_work():
+            self._follow_groups()
             self._core.set_parameter(name, value)
+            if not self._names:
+                self._early_parameters[name] = value
 
     def swap_ema(self) -> None:
         """See `gpuadam.Optimizer.swap_ema`."""

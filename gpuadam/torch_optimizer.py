@@ -9,7 +9,7 @@ import torch
 
 from . import torch_state
 from .arrays import CPU, Device
-from .changes import set_numbers
+from .changes import set_numbers, set_parameter
 from .engine import Engine
 from .expressions import Parameter
 from .groups import read_groups
@@ -57,6 +57,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         self._gradients = Gradients(self._core._engine, [])
         self._shards: list[Any] = []  # DTensors, whose shards the engine knows
         self._has_scalars = False
+        self._early_parameters = {}
         shown = {**defaults_of(self._core._engine.defaults), **tensors, **switches}
         self._unshown = {name: shown.pop(name) for name in unshown(self.core_class, shown)}
         super().__init__(params, shown)
@@ -244,6 +245,9 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         self._core._engine = engine
         if not is_new:
             return
+        for name, value in self._early_parameters.items():
+            set_parameter(engine, name, value)
+        self._early_parameters = {} if self._names else self._early_parameters
         self._gradients = Gradients(engine, list(self._names), self._flat)
         self._shards = [param for param in self._names if local(param) is not param]
         self._groups.note(self.param_groups)

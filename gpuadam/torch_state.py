@@ -87,8 +87,14 @@ def entry_of(engine: Engine, index: int, param: Any, clocks: Any) -> dict[str, A
     clock = read_clock(clocks[cohort], engine.program.sections[engine.cohorts.groups[cohort]])
     dtypes = tensors.host_dtypes(index)
     accumulators = {name: torch.tensor(value, dtype=torch.float64) for name, value in clock["accumulators"].items()}
-    arrays = {name: as_tensor(array, dtypes[name], param) for name, array in tensors.arrays[index].items()}
+    own = tensors.arrays[index].items()
+    arrays = {shown(name, dtypes[name]): as_tensor(array, dtypes[name], param) for name, array in own}
     return {"step": torch.tensor(clock["updates"], dtype=torch.float32), **accumulators, **arrays}
+
+
+def shown(name: str, dtype: np.dtype[Any]) -> str:
+    """What a state is called. 8-bit codes are not: PyTorch's classes would take them for the numbers themselves."""
+    return f"{name}_codes" if dtype == np.uint8 else name
 
 
 def are_asked_for(groups: Sequence[Mapping[str, Any]]) -> bool:
@@ -266,8 +272,8 @@ def _clock(engine: Engine, group: int, entry: Mapping[str, Any], of_group: Mappi
 def _arrays(engine: Engine, index: int, entry: Mapping[str, Any]) -> dict[str, Any]:
     dtypes, found = engine.tensors.host_dtypes(index), {}
     for name, array in engine.tensors.arrays[index].items():
-        if entry.get(name) is not None:
-            found[name] = _to_host(entry[name], dtypes[name])
+        if entry.get(shown(name, dtypes[name])) is not None:
+            found[name] = _to_host(entry[shown(name, dtypes[name])], dtypes[name])
         elif name in REMADE:
             found[name] = engine.backend.to_host(array).view(dtypes[name])
     return found

@@ -160,3 +160,19 @@ def test_a_rate_that_is_no_number_on_the_cpu_is_refused(given):
     with pytest.raises(TypeError, match="lr of group 0 is a tensor of shape"):
         optimizer.step()
     assert all(map(torch.equal, before, flat(optimizer)))
+
+
+def test_a_parameter_that_is_set_before_the_first_gradient_is_in_force():
+    rate = schedules.constant(0.5) * schedules.parameter("scale", 1.0)
+    param, later = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    optimizer = ours.SGD([{"params": [param], "lr": rate}, {"params": [later]}], lr=0.0)
+    optimizer.set_parameter("scale", 0.25)
+    with pytest.raises(KeyError, match="there is no parameter 'scala'"):
+        optimizer.set_parameter("scala", 0.25)
+    param.grad = torch.ones(3)
+    optimizer.step()
+    assert torch.equal(param.detach(), torch.full((3,), 0.875))
+    optimizer.set_parameter("scale", 0.5)
+    later.grad = torch.ones(3)  # an engine anew: what was set early does not come back
+    optimizer.step()
+    assert torch.equal(param.detach(), torch.full((3,), 0.625))

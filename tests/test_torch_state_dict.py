@@ -48,3 +48,15 @@ def test_options_of_the_file_are_taken_as_pytorch_takes_them(name):
         train(optimizer, range(3, 9))
     assert_same_run(there, whole)
     assert_same_run(there, back)
+
+
+def test_pytorch_does_not_take_8_bit_codes_for_numbers():
+    param = torch.nn.Parameter(torch.ones(128, 64))
+    ours = gpuadam.torch.AdamW([param], state_dtype="int8")
+    param.grad = torch.ones(128, 64)
+    ours.step()
+    assert "exp_avg_codes" in ours.state[param]
+    theirs = torch.optim.AdamW([param])
+    theirs.load_state_dict(ours.state_dict())
+    with pytest.raises(KeyError, match="exp_avg"):
+        theirs.step()
