@@ -17,6 +17,7 @@ from torch_checks import (  # noqa: E402
     weights,
 )
 
+import gpuadam.torch  # noqa: E402
 import gpuadam.torch as ours  # noqa: E402
 
 
