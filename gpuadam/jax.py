@@ -21,8 +21,11 @@ Array([0.5, 0.5, 0.5], dtype=float32)
 import functools
 
 from . import adam_variants, adaptive_algorithms, algorithms, layerwise_algorithms, momentum_algorithms
-from .jax_optimizer import Transformation, transformation
-from .jax_state import State
+from .extras import needed
+
+with needed("jax"):
+    from .jax_optimizer import Transformation, transformation
+    from .jax_state import State
 
 __all__ = [
     "State",

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from keras.optimizers import schedules as theirs
-
 from . import schedules
 from .expressions import Expr
+from .extras import needed
+
+with needed("keras"):
+    from keras.optimizers import schedules as theirs
 
 
 def as_schedule(schedule: Any) -> Expr:

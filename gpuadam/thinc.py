@@ -9,10 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from . import adam_variants, adaptive_algorithms, algorithms, layerwise_algorithms, momentum_algorithms
+from .extras import needed
 from .optimizer import Optimizer as Core
 from .thinc_forms import defaults_of
-from .thinc_optimizer import Optimizer
-from .thinc_schedules import FORMULAS, as_schedule
+
+with needed("thinc"):
+    from .thinc_optimizer import Optimizer
+    from .thinc_schedules import FORMULAS, as_schedule
 
 __all__ = [
     "FORMULAS", "LAMB", "SGD", "SGDW", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "NAdam", "NadamW",

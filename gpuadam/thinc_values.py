@@ -24,6 +24,8 @@ class Successive:
 
     def __init__(self, name: str, values: Any) -> None:
         try:
+            if isinstance(values, str | bytes):
+                raise ValueError("text is no row of numbers")
             self._values = iter(values)
             self._value = float(next(self._values))
         except (StopIteration, TypeError, ValueError) as error:

@@ -21,8 +21,11 @@ a scheduler.
 from typing import Any
 
 from . import adam_variants, adaptive_algorithms, algorithms, layerwise_algorithms, momentum_algorithms, schedule_free
-from .torch_optimizer import Optimizer
-from .torch_schedules import as_schedule
+from .extras import needed
+
+with needed("torch"):
+    from .torch_optimizer import Optimizer
+    from .torch_schedules import as_schedule
 
 __all__ = [
     "LAMB",

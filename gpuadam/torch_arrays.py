@@ -49,3 +49,21 @@ def refuse_in_capture(device: Device, reason: str) -> None:
     """Raise where the current stream is captured, but something must be done that no graph can repeat."""
     if device[0] == "cuda" and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(f"the stream is being captured, but {reason}")
+
+
+def check_given(params: Any) -> None:
+    """Refuse what is no collection of parameters: most often the model itself."""
+    try:
+        iter(params)
+    except TypeError:
+        raise TypeError(
+            f"params is a {type(params).__name__}; allowed is an iterable of tensors or groups, as model.parameters()"
+        ) from None
+
+
+def check_closure(closure: Any) -> None:
+    """Refuse gradients, which the step of arrays takes there."""
+    if not callable(closure):
+        raise TypeError(
+            f"closure is a {type(closure).__name__}; allowed are None and a callable: gradients are read from .grad"
+        )

@@ -14,7 +14,7 @@ from .engine import Engine
 from .expressions import Parameter
 from .groups import read_groups
 from .optimizer import Optimizer as Core
-from .torch_arrays import current_stream, local, refuse_in_capture
+from .torch_arrays import check_closure, check_given, current_stream, local, refuse_in_capture
 from .torch_buffers import FlatGradients
 from .torch_controls import Controls
 from .torch_gradients import Gradients
@@ -60,6 +60,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         self._early_parameters = {}
         shown = {**defaults_of(self._core._engine.defaults), **tensors, **switches}
         self._unshown = {name: shown.pop(name) for name in unshown(self.core_class, shown)}
+        check_given(params)
         super().__init__(params, shown)
         if flat_grads:
             self._flat = FlatGradients([param for group in self.param_groups for param in group["params"]])
@@ -128,6 +129,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         """
         loss = None
         if closure is not None:
+            check_closure(closure)
             with torch.enable_grad():
                 loss = closure()
         with self._at_work():
@@ -172,7 +174,7 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
         Raises:
             ValueError: It does not fit, with every difference named; then nothing is changed.
         """
-        state_dict = dict(state_dict)
+        state_dict = torch_state.as_dict(state_dict)
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = hook(self, state_dict) or state_dict
         with self._at_work():

@@ -190,6 +190,13 @@ def restore(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
     optimizer._install(engine, entries)
 
 
+def as_dict(given: Any) -> dict[str, Any]:
+    """A copy of a state_dict for the hooks, which may exchange its entries."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"state_dict is a {type(given).__name__}; allowed is a dict that state_dict gave")
+    return dict(given)
+
+
 def _check_groups(groups: list[dict[str, Any]], given: Mapping[str, Any]) -> None:
     if not isinstance(given, Mapping) or not {"state", "param_groups"} <= set(given):
         raise ValueError("state_dict has no entries 'state' and 'param_groups'; it is not what state_dict gave")

@@ -5,6 +5,7 @@ goes on as if nothing had happened. The rows are those of the fault table.
 """
 
 import decimal
+import importlib
 import math
 import sys
 import warnings
@@ -368,5 +369,7 @@ def test_a_framework_that_is_not_there_is_named(monkeypatch):
     monkeypatch.delitem(vars(gpuadam), "thinc", raising=False)
     with pytest.raises(ImportError, match=r"gpuadam.thinc needs thinc .*pip install 'gpuadam\[thinc\]'"):
         gpuadam.thinc  # noqa: B018
+    with pytest.raises(ModuleNotFoundError, match=r"gpuadam.thinc needs thinc .*pip install 'gpuadam\[thinc\]'"):
+        importlib.import_module("gpuadam.thinc")
     with pytest.raises(AttributeError, match="has no attribute 'tensorflow'"):
         gpuadam.tensorflow  # noqa: B018

@@ -20,7 +20,7 @@ from gpuadam.program import Op
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpuadam"
 FLOORS = [
-    {"jit", "checkpoint", "strangers"},
+    {"jit", "checkpoint", "strangers", "extras"},
     {"exact_math", "rounding"},
     {"program"},
     {"expressions", "arrays"},

@@ -443,6 +443,7 @@ def test_a_rate_that_is_set_is_not_that_of_what_waits():
 REFUSED = [
     ({"learn_rate": -1.0}, ValueError, r"lr of group 0|learn_rate|'lr'"),
     ({"learn_rate": "fast"}, ValueError, r"learn_rate is 'fast'"),
+    ({"learn_rate": "0.001"}, ValueError, r"learn_rate is '0.001'; allowed are a number"),
     ({"learn_rate": []}, ValueError, r"learn_rate is \[\]; allowed are a number"),
     ({"L2": print}, TypeError, r"L2 is <built-in function print>; allowed are a number"),
     ({"beta1": 1.5}, ValueError, r"beta1 of group 0 is 1.5"),

@@ -20,6 +20,8 @@ def parameter(tensor=ONES):
     [
         (list, ValueError, "empty parameter list"),
         (lambda: ONES, TypeError, "should be an iterable of Tensors or dicts"),
+        (lambda: torch.nn.Linear(3, 1), TypeError, r"params is a Linear; allowed is .*model.parameters\(\)"),
+        (lambda: None, TypeError, "params is a NoneType; allowed"),
         (lambda: [3], TypeError, "can only optimize Tensors"),
         (lambda: [parameter(), ONES.to(torch.int32)], TypeError, r"parameter 1 has dtype torch.int32; allowed are"),
         (lambda: [parameter(ONES.to(torch.complex64))], TypeError, "parameter 0 has dtype torch.complex64; allowed"),
@@ -255,3 +257,16 @@ def test_groups_cannot_be_taken_away():
     optimizer.param_groups.pop()
     with pytest.raises(ValueError, match="param_groups has 1 groups, the optimizer knows 2"):
         train(optimizer, [2])
+
+
+def test_a_step_takes_no_gradients():
+    one = parameter()
+    one.grad = torch.ones(3)
+    with pytest.raises(TypeError, match="closure is a list; allowed are None and a callable"):
+        ours.AdamW([one]).step([one.grad])
+    assert torch.equal(one, ONES)
+
+
+def test_a_path_is_no_state_dict():
+    with pytest.raises(TypeError, match="state_dict is a str; allowed is"):
+        ours.AdamW([parameter()]).load_state_dict("run.pt")
