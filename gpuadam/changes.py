@@ -70,12 +70,18 @@ def set_numbers(engine: "Engine", numbers: Mapping[Parameter, float]) -> None:
     engine.check_whole(repeated="set_hyperparameters")
     engine.tables.require_writable()
     engine.interrupted = "set_hyperparameters"
-    pool = engine.program.pool
-    for parameter, number in numbers.items():
-        parameter.value = pool.values[pool.parameters[parameter]] = number
+    write_numbers(engine.program, numbers)
     engine.tables.upload("values", 0, engine.program.values())
     engine.announce(len(engine.cohorts))
     engine.interrupted = ""
+
+
+def write_numbers(program: Program, numbers: Mapping[Parameter, float]) -> None:
+    """Rewrite parameters in their slots; those without a name are plain numbers, and show what they are now."""
+    for parameter, number in numbers.items():
+        program.pool.values[program.pool.parameters[parameter]] = number
+        if not parameter.is_named:
+            parameter.value = number
 
 
 def check_mixing(rule: Rule, group: Group, changed: Mapping[str, Expr]) -> None:

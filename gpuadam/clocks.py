@@ -1,5 +1,6 @@
 """Clocks of tensors: as plain numbers and back, and carried over from one program to another."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,29 +32,39 @@ def make_clock(saved: Mapping[str, Any], section: Section, lr_scale: float = 1.0
     return clock
 
 
-def carry_clocks(old: "Engine", names: Sequence[Any], group_of: Sequence[int], clocks: Any, own: Any) -> None:
+def carry(clock: Any, old: Section, new: Section) -> Any:
+    """A clock for another section: accumulators of the same name go on from where they are, others start afresh."""
+    held = read_clock(clock, old)
+    fresh = {accumulator.name: accumulator.initial for accumulator in new.accumulators}
+    held["accumulators"] = {**fresh, **{name: v for name, v in held["accumulators"].items() if name in fresh}}
+    return make_clock(held, new, clock["lr_scale"])
+
+
+def carry_clocks(
+    old: "Engine", sections: Sequence[Section], names: Sequence[Any], group_of: Sequence[int], clocks: Any, own: Any
+) -> None:
     """Give tensors and groups the clocks that they had; a new tensor of an old group joins its schedules."""
     before = old.tables.download("clocks")
-    own[: len(old.groups)] = before[: len(old.groups)]
+
+    @functools.cache
+    def carried(cohort: int, group: int) -> Any:
+        return carry(before[cohort], old.program.sections[old.cohorts.groups[cohort]], sections[group])
+
+    for group in range(len(old.groups)):
+        own[group] = carried(group, group)
     places = dict(zip(old.tensors.names, old.cohorts.of.tolist(), strict=True))
     for index, (name, group) in enumerate(zip(names, group_of, strict=True)):
         if name in places:
-            clocks[index] = before[places[name]]
+            clocks[index] = carried(places[name], group)
         elif not old.defaults.policy.per_tensor_step:
             clocks["step"][index] = own["step"][group]
 
 
 def carried_accumulators(tables: Any, cohorts: Cohorts, old: Program, new: Program) -> Any:
-    """The clocks to upload for a changed program: none if its accumulators are the old ones.
-
-    Those of the same name go on from where they are; others start afresh.
-    """
+    """The clocks to upload for a changed program: none if its accumulators are the old ones."""
     if all(a.accumulators == b.accumulators for a, b in zip(old.sections, new.sections, strict=True)):
         return np.empty(0, CLOCK)
     clocks = tables.download("clocks")[: len(cohorts)]
-    for clock, group in zip(clocks, cohorts.groups, strict=True):
-        held = read_clock(clock, old.sections[group])
-        fresh = {accumulator.name: accumulator.initial for accumulator in new.sections[group].accumulators}
-        held["accumulators"] = {**fresh, **{name: v for name, v in held["accumulators"].items() if name in fresh}}
-        clock["accumulators"] = make_clock(held, new.sections[group])["accumulators"]
+    for index, group in enumerate(cohorts.groups):
+        clocks[index] = carry(clocks[index], old.sections[group], new.sections[group])
     return clocks

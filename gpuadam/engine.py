@@ -63,7 +63,7 @@ class Engine:
         clocks, own = new_clocks(self.program.sections, group_of, scales)
         progress = new_progress()
         if old:
-            carry_clocks(old, tensors.names, group_of, clocks, own)
+            carry_clocks(old, self.program.sections, tensors.names, group_of, clocks, own)
             progress["skipped"] = old.tables.download("progress")["skipped"]
         self.cohorts, clocks = cohorts_of(group_of, clocks, own)
         batches, chunks = make_batches(self.kinds or [tensors.default_kind()], tensors.numels() or [0])

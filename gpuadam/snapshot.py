@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import borrow
+from .changes import write_numbers
 from .groups import name_tensor
 from .optimizer import Optimizer
 
@@ -32,6 +33,8 @@ class Snapshot:
             engine.check_whole()
             engine.tables.require_writable()
             self._groups, self._program, self._cohorts = engine.groups, engine.program, engine.cohorts
+            pool = self._program.pool
+            self._numbers = {parameter: pool.values[slot] for parameter, slot in pool.parameters.items()}
             self._owners, self._scalars = engine.tensors.owners, engine.bound_scalars()
             self._borrowed = [self._copy(owner, title) for owner, title in self._arrays_of_others(others)]
             to_host = engine.backend.to_host
@@ -73,6 +76,7 @@ class Snapshot:
                 for name, values in saved.items():
                     overwrite(own[name], values)
             engine.groups, engine.program, engine.cohorts = self._groups, self._program, self._cohorts
+            write_numbers(engine.program, self._numbers)
             engine.is_swapped = False
             self._upload()
             self._bind()

@@ -172,6 +172,7 @@ def _in_numbers(name: str, value: Any, now: Mapping[str, float]) -> Any:
 def restore(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
     """Take up what `collect` gave, or a checkpoint of PyTorch's class; all of it or nothing."""
     groups = optimizer.param_groups
+    optimizer._core._engine.check_own_weights()  # another engine would take averages for what is trained
     _check_groups(groups, given)
     params = [param for group in groups for param in group["params"]]
     order = [number for group in given["param_groups"] for number in group["params"]]
@@ -290,5 +291,5 @@ def _to_host(value: Any, dtype: np.dtype[Any]) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
     kind = getattr(torch, dtype.name)
-    tensor = local(value).detach().to(device="cpu", dtype=kind)
+    tensor = local(value).detach().to(device="cpu", dtype=kind, copy=True)  # it may look into what is written to
     return tensor.view(torch.int16).numpy().view(dtype) if dtype.name == "bfloat16" else tensor.numpy()

@@ -338,3 +338,15 @@ def test_the_pictures_tell_bits_apart():
     weight[0] = -0.0
     assert plain([weight]) != before
     assert_same_bits(weight, np.array([-0.0], np.float32))
+
+
+def test_a_snapshot_brings_back_numbers_that_were_rewritten_in_their_slots():
+    optimizer = gpuadam.AdamW([np.ones(3, np.float32)], lr=0.1, weight_decay=schedules.parameter("decay", 0.01))
+    before = optimizer.hyperparameters()
+    taken = snapshot.Snapshot(optimizer)
+    optimizer.set_hyperparameters(lr=0.7, eps=0.5)
+    optimizer.set_parameter("decay", 0.3)
+    taken.restore()
+    assert optimizer.hyperparameters() == before
+    optimizer.set_hyperparameters(lr=schedules.constant(0.2))  # another program, of the same numbers
+    assert optimizer.hyperparameters() == [{**before[0], "lr": 0.2}]

@@ -272,3 +272,24 @@ def test_a_state_is_loaded_into_a_model_of_another_dtype(dtype):
         assert optimizer.state[param]["exp_avg"].dtype == kept
         assert torch.equal(optimizer.state[param]["exp_avg"].to(F32), source.state[other]["exp_avg"])
     train(optimizer, range(3, 5))
+
+
+def test_states_that_are_views_of_the_own_memory_may_change_places():
+    optimizer = ours.SGD([torch.nn.Parameter(torch.zeros(3)) for _ in range(2)], lr=1.0, momentum=0.9)
+    for number, param in enumerate(flat(optimizer)):
+        param.grad = torch.full((3,), 1.0 + number)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    saved["state"][0], saved["state"][1] = saved["state"][1], saved["state"][0]
+    optimizer.load_state_dict(saved)
+    assert [float(optimizer.state[param]["momentum_buffer"][0]) for param in flat(optimizer)] == [2.0, 1.0]
+
+
+def test_states_are_not_loaded_while_averages_are_shown():
+    """Nor states of other tensors, for which another engine is made."""
+    optimizer, other = (ours.SGD([torch.nn.Parameter(torch.zeros(3))], lr=1.0, ema_decay=0.5) for _ in range(2))
+    flat(optimizer)[0].grad = torch.ones(3)
+    optimizer.step()
+    with optimizer.ema(), pytest.raises(RuntimeError, match="the parameters hold their averages now"):
+        optimizer.load_state_dict(other.state_dict())
+    assert flat(optimizer)[0].tolist() == [-1.0] * 3

@@ -176,3 +176,18 @@ def test_a_parameter_that_is_set_before_the_first_gradient_is_in_force():
     later.grad = torch.ones(3)  # an engine anew: what was set early does not come back
     optimizer.step()
     assert torch.equal(param.detach(), torch.full((3,), 0.625))
+
+
+def test_accumulators_are_carried_over_by_name_when_a_schedule_is_assigned_later():
+    """The rule's own stands behind that of the new schedule, which starts at its beginning."""
+    a, b = (rule([torch.nn.Parameter(torch.ones(5))], lr=0.1) for rule in (ours.NAdam, torch.optim.NAdam))
+    for step in range(8):
+        if step == 4:
+            a.param_groups[0]["lr"] = 0.1 * schedules.accumulator("shrinking", 1.0, lambda value: 0.9 * value)
+        if step >= 4:
+            b.param_groups[0]["lr"] = 0.1 * 0.9 ** (step - 4)
+        for optimizer in (a, b):
+            optimizer.param_groups[0]["params"][0].grad = torch.linspace(-1, 1, 5) + 0.1 * step
+            optimizer.step()
+    ours_now, theirs_now = (optimizer.param_groups[0]["params"][0] for optimizer in (a, b))
+    torch.testing.assert_close(ours_now, theirs_now, rtol=1e-6, atol=1e-7)
