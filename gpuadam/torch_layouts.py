@@ -95,6 +95,8 @@ def functions_of_torch() -> npt.NDArray[np.int64]:
     """What `look` calls."""
     read = ctypes.pythonapi.PyCapsule_GetPointer
     read.restype, read.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+        raise ImportError(f"PyTorch {torch.__version__} lacks DLPack's C functions; gpuadam.torch is made for 2.13")
     address = read(torch.Tensor.__dlpack_c_exchange_api__, b"dlpack_exchange_api")
     words = (ctypes.c_uint64 * (DESCRIBE + 1)).from_address(address)
     major, describes = words[0] & 0xFFFFFFFF, words[DESCRIBE]

@@ -153,6 +153,7 @@ class Rows(torch.utils.data.Dataset):
         return inputs(index)[0]
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX', which a test before may have imported
 def test_workers_that_load_data_are_forked_beside_an_optimizer():
     """After steps on all threads, so that Numba's have been started: the workers never call it."""
     rows = torch.stack([Rows()[index] for index in range(40)])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("jax")
+pytest.importorskip("jax", reason="JAX is not installed", exc_type=ImportError)
 
 import jax
 import jax.numpy as jnp

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 import pytest
+from bfloat16 import ml_dtypes  # noqa: F401 (what is imported below needs it)
 from twins import REASON
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
