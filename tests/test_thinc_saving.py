@@ -23,6 +23,7 @@ MAKERS = {
     "accumulators": lambda: ours.NAdam(),
     "8 bits": lambda: ours.Lion(state_dtype="int8", int8_from=1),
     "no state": lambda: ours.SGD(0.1, use_averages=False),
+    "one norm": lambda: ours.AdamW(0.01, grad_clip=0.1, clip_scope="global"),
 }
 
 
