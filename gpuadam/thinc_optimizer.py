@@ -105,6 +105,7 @@ class Optimizer(Theirs):  # type: ignore[misc]
     def learn_rate(self, value: float) -> None:
         number = check_range(value, FINITE, LEARN_RATE)
         self._sweeps.flush()
+        self._arguments[LEARN_RATE] = number  # which copies are given
         if not self._values.set_number(LEARN_RATE, number):
             self._settings = settings_of(self._algorithm, self._arguments, self._values.expressions)
             self._sweeps.remake()

@@ -151,7 +151,7 @@ class Sweeps:
         """Apply what waits."""
         if self._pending:
             for name, (entry, _) in self._pending.items():
-                if not entry.is_settled:
+                if not entry.is_settled and name not in self._alone:
                     self._alone[name] = entry, self._single(entry)
             self.join()
             self._run({name: gradient for name, (_, gradient) in self._pending.items()})

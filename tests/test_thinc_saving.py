@@ -118,6 +118,14 @@ def test_pickle_and_copy(way):
     assert bits(steps(other, 5)) == bits(steps(run, 5))
 
 
+@pytest.mark.parametrize("rate", [0.5, schedules.decaying(0.5, 0.1)])
+def test_a_rate_that_was_set_is_copied(rate):
+    run = steps(Sweeper(ours.AdamW(rate), SHAPES), 2)
+    run.optimizer.learn_rate = 0.01
+    other = resumed(run, copy.deepcopy(run.optimizer))
+    assert bits(steps(other, 3)) == bits(steps(run, 3))
+
+
 def test_a_generator_cannot_be_pickled():
     with pytest.raises(TypeError, match="generator"):
         pickle.dumps(ours.Adam(0.1 for _ in range(9)))
