@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import borrow
+from .groups import check_gradient, name_tensor
 from .optimizer import Optimizer
 from .thinc_states import Claims, Key, Place, State, as_saved, install, title
 from .thinc_values import Values
@@ -89,8 +91,7 @@ class Sweeps:
         if entry.lr_scale != lr_scale:
             entry.lr_scale, entry.is_settled = lr_scale, False
         own = self._lasting(entry, gradient)
-        is_out_of_turn = not entry.is_settled or self._was_launched
-        if (is_out_of_turn and not self._is_whole) or own.shape != weights.shape:  # the latter is refused at once
+        if (not entry.is_settled or self._was_launched) and not self._is_whole:
             self._apply(entry, own)
             return
         self._pending[entry.name] = (entry, own)
@@ -115,10 +116,13 @@ class Sweeps:
         if gradient is entry.gradient:
             return gradient
         if gradient.shape != weights.shape or (gradient.strides == weights.strides and not is_foreign):
+            require_fit(entry, gradient)
             entry.gradient = gradient
             return gradient
         if entry.buffer is None or entry.buffer.dtype != gradient.dtype:
-            entry.buffer = weights.astype(gradient.dtype, order="K")
+            buffer = weights.astype(gradient.dtype, order="K")
+            require_fit(entry, buffer)
+            entry.buffer = buffer
         entry.buffer[...] = gradient
         gradient.fill(0)
         return entry.buffer
@@ -243,6 +247,13 @@ class Sweeps:
         order = list(dict.fromkeys([*self._before, *self._applied.values(), *self._order]))
         own = [as_saved(entry.place, entry.weights.shape, states[entry.name]) for entry in order]
         return {"launches": self._launches, "parameters": [*own, *self._claims.left.values()]}
+
+
+def require_fit(entry: Entry, gradient: Any) -> None:
+    """Refuse a gradient when it comes: among those that wait it would hold up all of them."""
+    title = name_tensor("gradient", entry.name)
+    parameter = borrow(entry.weights, name_tensor("parameter", entry.name))
+    check_gradient(borrow(gradient, title), parameter, title, zero_grads=True)
 
 
 def lies_in_pytorch(array: Any) -> bool:

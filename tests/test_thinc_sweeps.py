@@ -51,15 +51,23 @@ def test_one_norm_needs_the_end_of_each_sweep():
     sweeper.sweep()  # no norm, and so as ever
 
 
-def test_a_gradient_that_is_refused_leaves_its_sweep_whole():
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (np.ones(5, np.float32), ValueError, r"gradient 'W of node 1' has shape \(5,\), its parameter has \(7,\)"),
+        (np.ones(7), TypeError, r"gradient 'W of node 1' has dtype float64, its parameter has float32"),
+        (np.ones((7, 2))[:, 0], TypeError, r"gradient 'W of node 1' has dtype float64"),
+    ],
+)
+def test_a_gradient_that_is_refused_leaves_its_sweep_whole(bad, error, message):
     sweeper, other = (Sweeper(ours.Adam(), SHAPES) for _ in range(2))
     keys = list(sweeper.weights)
     for one in (sweeper, other):
         one.step()
         one.backprop()
     sweeper.finish(keys[:1])
-    with pytest.raises(ValueError, match=r"gradient 'W of node 1' has shape \(5,\), its parameter has \(7,\)"):
-        sweeper.optimizer(keys[1], sweeper.weights[keys[1]], np.ones(5, np.float32))
+    with pytest.raises(error, match=message):
+        sweeper.optimizer(keys[1], sweeper.weights[keys[1]], bad)
     sweeper.finish(keys[1:])
     other.finish()
     for one in (sweeper, other):
