@@ -26,7 +26,8 @@ class Optimizer(Theirs):  # type: ignore[misc]
     """What `gpuadam.thinc.Adam` and the others give: an optimizer of thinc that updates a whole sweep in one launch.
 
     From the second sweep on a call returns before its parameter is updated: that happens when the parameter that came
-    last in the sweep before has come, or in `step_schedules()`.
+    last in the sweep before has come, or in `step_schedules()`. With one norm for all gradients (`clip_scope="global"`)
+    it happens there alone, in the first sweep too.
 
     Args:
         algorithm: Our class.
@@ -43,7 +44,11 @@ class Optimizer(Theirs):  # type: ignore[misc]
         self._rule = self._make({}, {}).rule.name  # whatever is wrong with the settings is said here
         self._has_averages = bool(arguments["use_averages"])
         self._begins_at_zero = self._has_averages and arguments.get("numerics") == "thinc"
-        self._sweeps = Sweeps(self._make, self._values, self._begins_at_zero)
+        self._sweeps = self._make_sweeps()
+
+    def _make_sweeps(self, saved: Mapping[str, Any] | None = None) -> Sweeps:
+        is_whole = self._arguments["clip_scope"] == "global" and self._settings["clip_norm"] is not None
+        return Sweeps(self._make, self._values, self._begins_at_zero, is_whole, saved)
 
     def _make(self, params: Mapping[str, Any], lr_scales: Mapping[str, float]) -> Core:
         return self._algorithm(dict(params), lr_scale=dict(lr_scales), zero_grads=True, **self._settings)
@@ -78,17 +83,29 @@ class Optimizer(Theirs):  # type: ignore[misc]
         """The averages of the parameters, by key, as they stand; None without `use_averages`."""
         return self._sweeps.averages() if self._has_averages else None
 
+    def _shown(self, name: str) -> Any:
+        return self._values.now(name) if Schedule is None else as_schedule_of_theirs(self._values, name)
+
+    @property
+    def b1(self) -> Any:
+        """As `learn_rate`: what thinc calls `beta1`, 0 without momentum. spaCy's `rehearse` reads it."""
+        return self._shown("beta1")
+
+    @property
+    def b2(self) -> Any:
+        """As `b1`: what thinc calls `beta2`."""
+        return self._shown("beta2")
+
     @property
     def learn_rate(self) -> Any:
         """The learning rate: in thinc 8 that of the step that comes, in thinc 9 a schedule. A number may be set."""
-        if Schedule is None:
-            return self._values.now(LEARN_RATE)
-        return as_schedule_of_theirs(self._values, LEARN_RATE)
+        return self._shown(LEARN_RATE)
 
     @learn_rate.setter
     def learn_rate(self, value: float) -> None:
         number = check_range(value, FINITE, LEARN_RATE)
         self._sweeps.flush()
+        self._arguments[LEARN_RATE] = number  # which copies are given
         if not self._values.set_number(LEARN_RATE, number):
             self._settings = settings_of(self._algorithm, self._arguments, self._values.expressions)
             self._sweeps.remake()
@@ -150,7 +167,7 @@ class Optimizer(Theirs):  # type: ignore[misc]
         except ValueError as error:
             raise CheckpointError(path, str(error)) from error
         self._values.restore(saved["schedules"])
-        self._sweeps = Sweeps(self._make, self._values, self._begins_at_zero, saved)
+        self._sweeps = self._make_sweeps(saved)
         return self
 
     def _saved_settings(self) -> dict[str, Any]:

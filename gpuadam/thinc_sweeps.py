@@ -3,6 +3,8 @@
 The first sweep is applied at once, parameter by parameter, and shows which they are. From the second one on they wait
 until the last of them has come, or the sweep is said to be over, and are updated together.
 
+Where all gradients have one norm, all sweeps wait for their end, and the first is no exception.
+
 Only what is surely still there by then may wait: a parameter in the very array in which it came before, or in the same
 memory of PyTorch, whose gradient is copied since thinc clears it as soon as the call returns. All else is applied at
 once.
@@ -14,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import borrow
+from .groups import check_gradient, name_tensor
 from .optimizer import Optimizer
 from .thinc_states import Claims, Key, Place, State, as_saved, install, title
 from .thinc_values import Values
@@ -47,13 +51,19 @@ class Sweeps:
         make: An optimizer of ours for arrays by name, with their factors of the learning rate.
         values: The hyperparameters.
         averages_begin_at_zero: As thinc's do; ours begin at the weights.
+        is_whole: Gradients have one norm, so that a sweep is never split: its end launches it, and nothing else.
         saved: What `collect` gave, for a run that goes on.
     """
 
     def __init__(
-        self, make: Make, values: Values, averages_begin_at_zero: bool, saved: Mapping[str, Any] | None = None
+        self,
+        make: Make,
+        values: Values,
+        averages_begin_at_zero: bool,
+        is_whole: bool,
+        saved: Mapping[str, Any] | None = None,
     ) -> None:
-        self._make, self._values = make, values
+        self._make, self._values, self._is_whole = make, values, is_whole
         self._averages_begin_at_zero = averages_begin_at_zero
         self._claims = Claims(saved["parameters"] if saved else [])
         self._launches = int(saved["launches"]) if saved else 0
@@ -81,11 +91,11 @@ class Sweeps:
         if entry.lr_scale != lr_scale:
             entry.lr_scale, entry.is_settled = lr_scale, False
         own = self._lasting(entry, gradient)
-        if not entry.is_settled or self._was_launched:
+        if (not entry.is_settled or self._was_launched) and not self._is_whole:
             self._apply(entry, own)
             return
         self._pending[entry.name] = (entry, own)
-        if entry.name == self._last:
+        if entry.name == self._last and not self._is_whole:
             self.flush()
 
     def _find(self, key: Key, weights: Any) -> Entry:
@@ -97,7 +107,7 @@ class Sweeps:
             if not is_foreign:
                 self._native[key] = entry
         elif not (is_foreign and layout_of(entry.weights) == layout_of(weights)):
-            entry.weights, entry.buffer, entry.is_settled = weights, None, False
+            entry.weights, entry.gradient, entry.buffer, entry.is_settled = weights, None, None, False
         return entry
 
     def _lasting(self, entry: Entry, gradient: Any) -> Any:
@@ -106,10 +116,13 @@ class Sweeps:
         if gradient is entry.gradient:
             return gradient
         if gradient.shape != weights.shape or (gradient.strides == weights.strides and not is_foreign):
+            require_fit(entry, gradient)
             entry.gradient = gradient
             return gradient
-        if entry.buffer is None:
-            entry.buffer = weights.astype(gradient.dtype, order="K")
+        if entry.buffer is None or entry.buffer.dtype != gradient.dtype:
+            buffer = weights.astype(gradient.dtype, order="K")
+            require_fit(entry, buffer)
+            entry.buffer = buffer
         entry.buffer[...] = gradient
         gradient.fill(0)
         return entry.buffer
@@ -119,10 +132,12 @@ class Sweeps:
         if self._pending:
             raise RuntimeError(
                 f"{entry.name} comes again while {len(self._pending)} parameters of the sweep before wait for "
-                f"{self._last}, which did not come; their gradients have changed by now: call step_schedules() after "
-                "each sweep"
+                f"{self._awaited()}; their gradients have changed by now: call step_schedules() after each sweep"
             )
         self._close()
+
+    def _awaited(self) -> str:
+        return "its end, as clip_scope is 'global'" if self._is_whole else f"{self._last}, which did not come"
 
     def _apply(self, entry: Entry, gradient: Any) -> None:
         """Update one parameter at once."""
@@ -139,6 +154,10 @@ class Sweeps:
     def flush(self) -> None:
         """Apply what waits."""
         if self._pending:
+            for name, (entry, _) in self._pending.items():
+                if not entry.is_settled and name not in self._alone:
+                    self._alone[name] = entry, self._single(entry)
+            self.join()
             self._run({name: gradient for name, (_, gradient) in self._pending.items()})
             self._applied.update({name: entry for name, (entry, _) in self._pending.items()})
             self._pending.clear()
@@ -228,6 +247,13 @@ class Sweeps:
         order = list(dict.fromkeys([*self._before, *self._applied.values(), *self._order]))
         own = [as_saved(entry.place, entry.weights.shape, states[entry.name]) for entry in order]
         return {"launches": self._launches, "parameters": [*own, *self._claims.left.values()]}
+
+
+def require_fit(entry: Entry, gradient: Any) -> None:
+    """Refuse a gradient when it comes: among those that wait it would hold up all of them."""
+    title = name_tensor("gradient", entry.name)
+    parameter = borrow(entry.weights, name_tensor("parameter", entry.name))
+    check_gradient(borrow(gradient, title), parameter, title, zero_grads=True)
 
 
 def lies_in_pytorch(array: Any) -> bool:

@@ -103,14 +103,16 @@ class Values:
         return parameter(name, self._read[name].at(self))
 
     def given(self, name: str) -> Any:
-        return self._given[name]
+        """As the user gave it; 0 if the rule has none of that name."""
+        return self._given.get(name, 0.0)
 
     def now(self, name: str) -> float:
         """The value of the step that comes."""
         if name in self._read:
             return self._read[name].at(self)
-        formula = formula_of(self._given[name])
-        return float(self._given[name]) if formula is None else float(formula(self.step))
+        given = self.given(name)
+        formula = formula_of(given)
+        return float(given) if formula is None else float(formula(self.step))
 
     def set_number(self, name: str, value: float) -> bool:
         """Set it to another number; whether that was a number before, and so needs no other formula."""

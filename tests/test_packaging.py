@@ -194,7 +194,10 @@ NO_TORCH = dict.fromkeys(
     ("test_bad_input_torch", "test_conversions_torch", "test_conversions_keras", "test_defects_of_peers_torch"),
     "PyTorch is not installed",
 )
-THINC = ("test_conversions_thinc", "test_cuda_thinc", "test_thinc", "test_thinc_config", "test_thinc_saving")
+THINC = (
+    "test_conversions_thinc", "test_cuda_thinc", "test_thinc", "test_thinc_config", "test_thinc_saving",
+    "test_thinc_sweeps",
+)  # fmt: skip
 LEFT_OUT = {  # without these: the files that are skipped, and why
     ("torch",): NO_TORCH,
     ("torch", "cupy", "cupy_backends", "mpmath"): {

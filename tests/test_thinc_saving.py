@@ -23,6 +23,7 @@ MAKERS = {
     "accumulators": lambda: ours.NAdam(),
     "8 bits": lambda: ours.Lion(state_dtype="int8", int8_from=1),
     "no state": lambda: ours.SGD(0.1, use_averages=False),
+    "one norm": lambda: ours.AdamW(0.01, grad_clip=0.1, clip_scope="global"),
 }
 
 
@@ -115,6 +116,14 @@ def test_pickle_and_copy(way):
     made = pickle.loads(pickle.dumps(run.optimizer)) if way == "pickle" else copy.deepcopy(run.optimizer)
     other = resumed(run, made)
     assert bits(steps(other, 5)) == bits(steps(run, 5))
+
+
+@pytest.mark.parametrize("rate", [0.5, schedules.decaying(0.5, 0.1)])
+def test_a_rate_that_was_set_is_copied(rate):
+    run = steps(Sweeper(ours.AdamW(rate), SHAPES), 2)
+    run.optimizer.learn_rate = 0.01
+    other = resumed(run, copy.deepcopy(run.optimizer))
+    assert bits(steps(other, 3)) == bits(steps(run, 3))
 
 
 def test_a_generator_cannot_be_pickled():

@@ -56,3 +56,26 @@ def test_a_classifier_reaches_the_score_that_it_reaches_with_thinc(runs, name):
     assert abs(score - expected) <= 0.05
     assert rows[-1][0] < 0.1 * max(loss for loss, _ in rows)
     assert [loss for loss, _ in rows] == pytest.approx([loss for loss, _ in expected_rows], rel=0.05, abs=0.02)
+
+
+def test_rehearsal():
+    """`rehearse` reads the betas, and hands over the gradients of a pipe when all are there."""
+    import spacy
+    from spacy.training import Example
+
+    import gpuadam.thinc as ours
+
+    nlp = spacy.blank("en")
+    pipe = nlp.add_pipe("textcat")
+    texts = {"a good day": {"GOOD": 1.0, "BAD": 0.0}, "a bad day": {"GOOD": 0.0, "BAD": 1.0}}
+    examples = [Example.from_dict(nlp.make_doc(text), {"cats": cats}) for text, cats in texts.items()]
+    nlp.initialize(lambda: examples)
+    nlp.resume_training()  # what is rehearsed is the model as it is here
+    optimizer = ours.Adam(0.01)
+    for _ in range(3):
+        nlp.update(examples, sgd=optimizer)
+        optimizer.step_schedules()
+    before = pipe.model.to_bytes()
+    nlp.rehearse(examples, sgd=optimizer)
+    optimizer.step_schedules()
+    assert pipe.model.to_bytes() != before
