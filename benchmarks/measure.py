@@ -1,7 +1,9 @@
 """What the benchmarks share: the tensors of each case, interleaved samples, the machine, and tables."""
 
+import argparse
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import subprocess
@@ -156,3 +158,29 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The same table for a page."""
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Where the figures go."""
+    parser.add_argument("--json", type=Path, help="where to write all figures")
+    parser.add_argument("--markdown", type=Path, metavar="JSON", help="measure nothing; print the table of this file")
+
+
+def measure_and_tell(
+    arguments: argparse.Namespace,
+    measure: Callable[[argparse.Namespace], dict[str, Any]],
+    describe: Callable[[dict[str, Any]], str],
+    table: Callable[[dict[str, Any]], tuple[list[str], list[list[str]]]],
+    title: str,
+) -> None:
+    """Do what these options say."""
+    if arguments.markdown:
+        result = json.loads(arguments.markdown.read_text())
+        print(describe(result), markdown_table(*table(result)), sep="\n\n")
+        return
+    result = measure(arguments)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    print(describe(result))
+    print_table(title, *table(result))

@@ -10,12 +10,10 @@ step; after that its factor is 1, by which it multiplies all the same, as it has
 """
 
 import argparse
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from measure import SHAPES, TITLES, count_cores, count_elements, digits, machine, markdown_table, print_table
+from measure import SHAPES, TITLES, add_output_options, count_cores, count_elements, digits, machine, measure_and_tell
 from step import compare, has_torch, random_arrays, set_our_threads, set_torch_threads, spread
 
 import gpuadam
@@ -112,25 +110,14 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=101, help="samples of each, at most (default 101)")
     parser.add_argument("--seconds", type=float, default=20.0, help="time for a case (default 20)")
     parser.add_argument("--threads", type=int, default=count_cores(), help="of both (default all)")
-    parser.add_argument("--json", type=Path, help="where to write all figures")
-    parser.add_argument("--markdown", type=Path, metavar="JSON", help="measure nothing; print the table of this file")
+    add_output_options(parser)
     arguments = parser.parse_args()
     arguments.contenders = [arguments.only] if arguments.only else ["gpuadam", *(["torch"] if has_torch() else [])]
     return arguments
 
 
 def main() -> None:
-    arguments = read_arguments()
-    if arguments.markdown:
-        result = json.loads(arguments.markdown.read_text())
-        print(describe(result), markdown_table(*table(result)), sep="\n\n")
-        return
-    result = measure(arguments)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    print(describe(result))
-    print_table("Time of a clipped and averaged step", *table(result))
+    measure_and_tell(read_arguments(), measure, describe, table, "Time of a clipped and averaged step")
 
 
 if __name__ == "__main__":

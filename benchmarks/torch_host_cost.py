@@ -9,12 +9,10 @@ the launches.
 """
 
 import argparse
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from measure import digits, machine, markdown_table, print_table
+from measure import add_output_options, digits, machine, measure_and_tell
 from step import compare, set_our_threads, set_torch_threads
 
 COUNTS = (10, 100, 1000, 10_000)
@@ -144,23 +142,12 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=51, help="samples of each, at most (default 51)")
     parser.add_argument("--seconds", type=float, default=10.0, help="time for a case (default 10)")
     parser.add_argument("--threads", type=int, default=1, help="of all (default 1)")
-    parser.add_argument("--json", type=Path, help="where to write all figures")
-    parser.add_argument("--markdown", type=Path, metavar="JSON", help="measure nothing; print the table of this file")
+    add_output_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
-    arguments = read_arguments()
-    if arguments.markdown:
-        result = json.loads(arguments.markdown.read_text())
-        print(describe(result), markdown_table(*table(result)), sep="\n\n")
-        return
-    result = measure(arguments)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    print(describe(result))
-    print_table("Host time of a step", *table(result))
+    measure_and_tell(read_arguments(), measure, describe, table, "Host time of a step")
 
 
 if __name__ == "__main__":

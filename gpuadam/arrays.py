@@ -152,7 +152,7 @@ def _from_cuda(owner: Any, source: Any) -> Array:
     if dtype.kind == "V":  # bfloat16, for which the interface has no letter
         dtype = bfloat16()
     shape = tuple(interface["shape"])
-    strides = interface.get("strides") or _compact_strides(shape, dtype.itemsize)
+    strides = interface.get("strides") or compact_strides(shape, dtype.itemsize)
     address, is_read_only = interface["data"]
     device = getattr(source, "device", 0)
     number = getattr(device, "id", getattr(device, "index", device))
@@ -183,7 +183,8 @@ def _from_dlpack(source: Any, name: str) -> Any:
         raise TypeError(f"{name}, a {type(source).__name__}, cannot be read through DLPack: {error}") from error
 
 
-def _compact_strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+def compact_strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Bytes between elements along each axis, where the last axis runs fastest."""
     strides = []
     size = itemsize
     for length in reversed(shape):

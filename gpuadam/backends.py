@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from . import cpu
-from .arrays import Array, flushes_subnormals
+from .arrays import Array, Device, flushes_subnormals
 
 
 def choose_backend(backend: str, arrays: Sequence[Array]) -> ModuleType:
@@ -21,7 +21,16 @@ def choose_backend(backend: str, arrays: Sequence[Array]) -> ModuleType:
         raise ValueError(
             f"backend is {backend!r}, but the parameters lie on {devices[0]}; nothing is copied in silence"
         )
-    if kind == "cpu":
+    return backend_at((kind, 0))
+
+
+def backend_at(device: Device) -> ModuleType:
+    """The module for arrays that lie there.
+
+    Raises:
+        RuntimeError: It is a GPU, and there is no CUDA here.
+    """
+    if device[0] == "cpu":
         return cpu
     from . import cuda
 

@@ -41,10 +41,8 @@ def set_hyperparameters(engine: "Engine", group: int | None, settings: Mapping[s
     engine.check_whole(repeated="set_hyperparameters")
     numbers = numbers_for_numbers(changed, engine)
     if numbers is not None:
-        for member in chosen:
-            engine.defaults.rule.coefficients(
-                changed[member.index], member.options
-            )  # refuses what does not go together
+        for member in chosen:  # the rule refuses what does not go together
+            engine.defaults.rule.coefficients(changed[member.index], member.options)
         set_numbers(engine, numbers)
         warn_where_signs_flip(engine, engine.groups, engine.program, changed)
         return

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import cpu, cpu_memory, cuda_memory
-from .arrays import CPU, Array, Device
-from .backends import require_subnormals
+from .arrays import CPU, Array, Device, compact_strides
+from .backends import backend_at, require_subnormals
 from .coefficients import compile_groups, warn_of_flips
 from .cohorts import Cohorts
 from .compiler import CLOCK, ROW, Program, run_section
@@ -20,12 +20,11 @@ from .formats import GRAD_FORMATS
 from .groups import Defaults, check_gradient, read_groups, specialise
 from .jax_buffers import ieee_arithmetic
 from .program import VALID
+from .rules import RULE_STATES as STATES
 from .scalars import new_scalars
 from .slots import Slot, slots_of
 from .tables import PROGRESS, TENSOR, WIDE, Verdict, make_batches, make_tables, new_progress
 from .tensors import name_of, scopes_of
-
-STATES = 3  # columns of the tensor table
 
 
 class Leaf(NamedTuple):
@@ -39,11 +38,7 @@ class Leaf(NamedTuple):
 
 def as_array(leaf: Leaf, dtype: np.dtype[Any]) -> Array:
     """What stands for an array whose address each step says anew."""
-    strides, size = [], dtype.itemsize
-    for length in reversed(leaf.shape):
-        strides.append(size)
-        size *= length
-    return Array(None, 0, leaf.shape, tuple(reversed(strides)), dtype, CPU, True)
+    return Array(None, 0, leaf.shape, compact_strides(leaf.shape, dtype.itemsize), dtype, CPU, True)
 
 
 class Plan:
@@ -77,7 +72,7 @@ class Plan:
         self.numbers: dict[str, list[int]] = self._read_numbers()
         self._rows = self._tensor_rows(leaves, forms)
         self._places = self._place_addresses()
-        self._backends: dict[Device, tuple[Any, Any]] = {}
+        self._backends: dict[Device, Any] = {}
         self._lock = threading.Lock()  # one plan serves all devices, whose callbacks may come at the same time
 
     def _read_numbers(self) -> dict[str, list[int]]:
@@ -156,12 +151,7 @@ class Plan:
     def _tables(self, device: Device) -> Any:
         """The tables on a device, made at the first step there."""
         if device not in self._backends:
-            backend: Any = cpu
-            if device[0] == "cuda":
-                from . import cuda
-
-                cuda.require()
-                backend = cuda
+            backend: Any = backend_at(device)
             policy = self._defaults.policy
             default = specialise(self._defaults, self._group, as_array(EMPTY, EMPTY.dtype), "float32")
             batches, chunks = make_batches(self._kinds or [default], self._rows["numel"].tolist() or [0])

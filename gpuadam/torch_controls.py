@@ -1,6 +1,6 @@
 """What our optimizers have beyond PyTorch's: averages, hyperparameters as they are now, counts, norms."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -13,19 +13,15 @@ class Controls:
     _core: Core
     _names: dict[Any, Any]
     _early_parameters: dict[str, float]  # set before there was anything to update
+    _at_work: Callable[[], AbstractContextManager[None]]
+    _follow_groups: Callable[[], None]
     __reduce_ex__ = Core.__reduce_ex__  # refuses: neither pickle nor copy
-
-    def _at_work(self) -> AbstractContextManager[None]:
-        raise NotImplementedError
 
     def hyperparameters(self) -> list[dict[str, float]]:
         """The hyperparameters of each group as the next step will use them; waits for the device."""
         with self._at_work():
             self._follow_groups()
             return self._core.hyperparameters()
-
-    def _follow_groups(self) -> None:
-        raise NotImplementedError
 
     def _swap(self, how: str) -> None:
         """Exchange what the parameters hold; before the first gradient both are the same."""

@@ -153,10 +153,10 @@ class Groups:
         self._seen.append({})
         self._take_schedule(len(self._schedules) - 1, group)
 
-    def remove_last(self) -> None:
-        """As if the last group had not been added."""
+    def keep(self, count: int) -> None:
+        """As if only so many groups had been added."""
         for own in (self._schedules, self._multipliers, self._seen):
-            own.pop()
+            del own[count:]
 
     def _take_schedule(self, index: int, group: dict[str, Any]) -> None:
         if isinstance(group["lr"], Expr):

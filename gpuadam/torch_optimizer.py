@@ -94,13 +94,10 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
             if self._flat is not None:
                 self._flat.check(group["params"])
             self._groups.add(group)
-            try:
-                self._check_new_group(index, group)
-            except BaseException:
-                self._groups.remove_last()
-                raise
+            self._check_new_group(index, group)
         except BaseException:
             self.param_groups.pop()
+            self._groups.keep(index)
             raise
         if self._flat is not None:
             self._flat.add(group["params"])
@@ -191,7 +188,10 @@ class Optimizer(Controls, torch.optim.Optimizer):  # type: ignore[misc]
             yield
 
     def _place(self) -> Device:
-        params = (local(param) for group in self.param_groups for param in group["params"])
+        """Where the engine's parameters lie, or those that it is to get; frozen ones may lie anywhere."""
+        if self._names:
+            return self._core._engine.tensors.device()
+        params = (local(param) for group in self.param_groups for param in group["params"] if param.requires_grad)
         device = next((param.device for param in params), None)
         return CPU if device is None or device.type != "cuda" else ("cuda", device.index)
 

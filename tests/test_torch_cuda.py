@@ -235,3 +235,13 @@ def test_the_scalars_of_a_grad_scaler_are_read_on_the_device(cuda):
     twins.step()  # without one: neither scale nor skip is left
     twins.check()
     assert not torch.equal(before, twins.copies[0])
+
+
+def test_a_frozen_parameter_elsewhere_does_not_say_whose_stream_it_is(monkeypatch):
+    frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)  # stays in host memory
+    trained = torch.nn.Parameter(torch.ones(2))
+    optimizer = ours.SGD([frozen, trained], lr=0.1)
+    trained.grad = torch.ones(2)
+    optimizer.step()
+    monkeypatch.setattr(optimizer._core._engine.tensors, "device", lambda: ("cuda", 1))
+    assert optimizer._place() == ("cuda", 1)
