@@ -51,16 +51,21 @@ def assert_flat(optimizer, buffers=1):
         assert (param.grad.shape, param.grad.stride()) == (param.shape, param.stride())
 
 
+def step_alike(networks, optimizers, seed):
+    """A training step of both, after which they hold the same bits."""
+    for network, optimizer in zip(networks, optimizers, strict=True):
+        optimizer.zero_grad()
+        backward(network, seed)
+        optimizer.step()
+    assert_same(networks)
+
+
 @pytest.mark.parametrize("settings", [{}, {"clip_norm": 0.5}, {"zero_grads": True}, {"ema_decay": 0.9}], ids=str)
 def test_the_bits_are_those_of_the_normal_mode_and_gradients_stay(settings):
     networks, optimizers = twins(**settings)
     addresses = [param.grad.data_ptr() for param in networks[0].parameters()]
     for seed in range(4):
-        for network, optimizer in zip(networks, optimizers, strict=True):
-            optimizer.zero_grad()
-            backward(network, seed)
-            optimizer.step()
-        assert_same(networks)
+        step_alike(networks, optimizers, seed)
         assert_flat(optimizers[0])
         assert [param.grad.data_ptr() for param in networks[0].parameters()] == addresses
 
@@ -226,11 +231,7 @@ def test_channels_last_parameters():
     ]
     assert networks[0][0].weight.grad.stride() == networks[0][0].weight.stride() != (27, 9, 3, 1)
     for seed in range(3):
-        for network, optimizer in zip(networks, optimizers, strict=True):
-            optimizer.zero_grad()
-            backward(network, seed)
-            optimizer.step()
-        assert_same(networks)
+        step_alike(networks, optimizers, seed)
     assert_flat(optimizers[0])
 
 
@@ -250,8 +251,4 @@ def test_a_state_dict_goes_on_in_the_other_mode():
             saved = [optimizer.state_dict() for optimizer in optimizers]
             for optimizer, state in zip(optimizers, saved[::-1], strict=True):
                 optimizer.load_state_dict(state)
-        for network, optimizer in zip(networks, optimizers, strict=True):
-            optimizer.zero_grad()
-            backward(network, seed)
-            optimizer.step()
-        assert_same(networks)
+        step_alike(networks, optimizers, seed)
