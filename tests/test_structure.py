@@ -38,7 +38,7 @@ FLOORS = [
     {"schedule_free_rules", "recipe"},
     {"adam_variant_rules", "l1_rules", "formats", "hyperparameters"},
     {"slots", "groups"},
-    {"coefficients", "tables"},
+    {"coefficients", "tables", "traffic"},
     {"cohorts", "scalars", "nvrtc", "access"},
     {"clocks", "tensors", "reduction", "states", "steps"},
     {"sweeps"},
