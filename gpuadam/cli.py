@@ -1,4 +1,5 @@
-"""The command line: `python -m gpuadam` is the doctor; `demo` trains a network, `plot` draws schedules.
+"""The command line: `python -m gpuadam` is the doctor; `demo` trains a network, `plot` draws schedules,
+`plan` tells what a training asks of each GPU.
 
 Whatever is wrong with the arguments is told in one line on stderr, with exit status 2, before anything runs.
 """
@@ -10,24 +11,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import CheckpointError, __version__, demo, demo_lr, doctor, plot_command
+from . import CheckpointError, __version__, demo, demo_lr, doctor, plan_command, plot_command
 from .cli_types import (
     REFUSED,
     OneLineParser,
+    count,
     file_named,
+    gpu_named,
     join_negative_numbers,
     learning_rate,
     one_line,
     one_of,
+    positive,
     schedule,
     threshold,
     whole_number,
 )
 from .demo_network import TRAINING
 from .nvrtc import KernelCompileError
+from .planning import OPTIMIZERS, SHARDED
 
 INTERRUPTED = 130
 MOST_STEPS = 10_000_000
+MOST_GPUS = 1_000_000
 
 
 def make_parser() -> OneLineParser:
@@ -37,12 +43,14 @@ def make_parser() -> OneLineParser:
         description="AdamW, Lion, LAMB and other optimizers for GPU arrays. Without a command: the doctor.",
     )
     parser.add_argument("--version", action="version", version=f"gpuadam {__version__}")
-    commands = parser.add_subparsers(dest="command", title="commands", metavar="doctor | demo | plot")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="doctor | demo | plot | plan")
     commands.add_parser("doctor", help="what is installed, which backend there is, and whether it computes rightly")
     help_text = "train a small network on handwritten digits (needs gpuadam[demo])"
     add_demo_options(commands.add_parser("demo", help=help_text, description=help_text, allow_abbrev=False))
     help_text = "draw schedules in the terminal, or as a picture (which needs matplotlib)"
     add_plot_options(commands.add_parser("plot", help=help_text, description=help_text, allow_abbrev=False))
+    help_text = "memory, bytes moved and the shortest step on each GPU, before one is rented"
+    add_plan_options(commands.add_parser("plan", help=help_text, description=help_text, allow_abbrev=False))
     return parser
 
 
@@ -88,10 +96,40 @@ def add_plot_options(parser: argparse.ArgumentParser) -> None:
     add("-o", "--out", type=picture, metavar="FILE.png", help="a picture in place of text; replaces that file")
 
 
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    formats = ("float32", "bfloat16", "float16", "float64")
+    add("--params", type=count, required=True, metavar="N", help="how many parameters the model has, such as 7e9")
+    add("--dtype", choices=formats, default="float32", help="of the weights (default: %(default)s)")
+    add("--grad-dtype", choices=formats, help="of the gradients (default: as the weights)")
+    add("--rule", choices=tuple(OPTIMIZERS), default="adamw", help="the optimizer (default: %(default)s)")
+    masters, states = ("none", "float32", "remainder"), ("float32", "bfloat16", "int8")
+    add("--master", type=one_of(*masters), metavar="|".join(masters), help="what 16-bit weights leave out")
+    add("--state-dtype", choices=states, default="float32", help="of the states (default: %(default)s)")
+    for name, text in {
+        "amsgrad": "with the largest second moment so far, of adam and adamw",
+        "centered": "with the mean of the gradients, of rmsprop",
+        "momentum": "with a momentum, of sgd, sgdw and rmsprop, which have none otherwise",
+        "ema": "an average of the weights",
+        "clip-norm": "gradients clipped by their norm, or looked through for what is not finite",
+        "zero-grads": "gradients left zero by the step",
+    }.items():
+        add(f"--{name}", action="store_true", help=text)
+    add("--gpus", type=whole_number(1, MOST_GPUS), default=1, metavar="N", help="over which the batch is spread")
+    text = "what these share out: none (DDP), states (ZeRO-1), gradients (ZeRO-2) or all (ZeRO-3, FSDP) (default: none)"
+    add("--shard", choices=tuple(SHARDED), default="none", help=text)
+    add("--gpu", type=gpu_named, metavar="NAME", help="one of the table (default: all of them), such as H200")
+    add("--memory", type=positive, metavar="GB", help="of a GPU, in place of the table's")
+    add("--bandwidth", type=positive, metavar="GB/S", help="of its memory, measured or from its data sheet")
+    add("--json", action="store_true", help="bytes and seconds, as JSON")
+
+
 def run_command(settings: dict[str, Any]) -> int:
     command = settings.pop("command")
     if command == "plot":
         plot_command.run(plot_command.Options(**settings))
+    elif command == "plan":
+        plan_command.run(plan_command.Options(**settings))
     elif command == "demo":
         runs = demo_lr if settings.pop("find_lr") else demo
         runs.run(demo.Options(**settings))
@@ -107,7 +145,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = vars(parser.parse_args(join_negative_numbers(sys.argv[1:] if argv is None else argv)))
         command = settings["command"]
         return run_command(settings)
-    except (demo.DemoError, plot_command.PlotError, CheckpointError, KernelCompileError) as error:
+    except (
+        demo.DemoError,
+        plan_command.PlanError,
+        plot_command.PlotError,
+        CheckpointError,
+        KernelCompileError,
+    ) as error:
         print(f"gpuadam {command}: error: {one_line(error)}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from .gpus import GPU, GPUS
 from .plot_command import Given
 from .schedule_text import ScheduleTextError, read_schedule
 
 REFUSED = 2
+MOST_PARAMETERS = 10**15
 LONGEST_SHOWN = 60  # characters of a text in an error
 
 
@@ -38,6 +40,39 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
         return number
 
     return read
+
+
+def count(text: str) -> int:
+    """How many parameters: a whole number, which may be written as 7e9."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 1 <= number <= MOST_PARAMETERS or number != int(number):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; allowed are whole numbers from 1 to {MOST_PARAMETERS:g}, such as 7e9"
+        )
+    return int(number)
+
+
+def positive(text: str) -> float:
+    """A size or a rate."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed are numbers > 0")
+    return number
+
+
+def gpu_named(text: str) -> GPU:
+    """A GPU of the table, in large or small letters."""
+    found = {gpu.name.lower(): gpu for gpu in GPUS}.get(text.lower())
+    if found is None:
+        names = ", ".join(gpu.name for gpu in GPUS)
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed are {names}; or give --memory and --bandwidth")
+    return found
 
 
 def learning_rate(text: str) -> float:

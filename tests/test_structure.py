@@ -20,7 +20,7 @@ from gpuadam.program import Op
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpuadam"
 FLOORS = [
-    {"jit", "checkpoint", "strangers", "extras"},
+    {"jit", "checkpoint", "strangers", "extras", "figures", "gpus"},
     {"exact_math", "rounding"},
     {"program"},
     {"expressions", "arrays"},
@@ -73,8 +73,8 @@ FLOORS = [
     {"thinc_optimizer", "torch_controls", "torch_gradients", "torch_state"},
     {"thinc", "torch_optimizer"},
     {"torch"},
-    {"demo_network", "demo_picture"},
-    {"demo", "doctor", "plot_command"},
+    {"demo_network", "demo_picture", "planning"},
+    {"demo", "doctor", "plan_command", "plot_command"},
     {"demo_lr", "cli_types"},
     {"cli"},
     {"__main__"},
