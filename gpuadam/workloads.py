@@ -1,5 +1,4 @@
-"""What is stepped in measurements: the parameter shapes of well-known networks, and tensors of one size.
-"""
+"""What is stepped in measurements: the parameter shapes of well-known networks, and tensors of one size."""
 
 import math
 from collections.abc import Callable, Iterable
