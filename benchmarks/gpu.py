@@ -21,9 +21,11 @@ from typing import Any
 import cupy
 import numpy as np
 from gpu_contenders import CASES, Case, l2_bytes, makers_of, torch_reason
-from measure import digits, duration, interleave, machine, print_table, quantiles, ratios
 
 from gpuadam import cuda
+from gpuadam.figures import digits, duration, print_table
+from gpuadam.machine import machine
+from gpuadam.samples import interleave, quantiles, ratios
 
 BATCH = 4e-3  # seconds that a batch is to take
 MOST_STEPS = 60  # of a batch: more would fill the queue of launches

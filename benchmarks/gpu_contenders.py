@@ -1,15 +1,16 @@
 """What `gpu.py` measures: the cases, and the contenders of each: functions that enqueue one step on the null stream."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import cupy
 import numpy as np
-from measure import SHAPES, count_elements
+from measure import CASES as COMMON
 
 import gpuadam
 from gpuadam import schedules
+from gpuadam.workloads import Shape, count_elements
 
 PIECE = 2**30  # bytes of the buffers of the copy
 SPARE = 3 * 2**30  # bytes of device memory to leave alone
@@ -22,7 +23,7 @@ class Case:
     """Tensors and a rule."""
 
     name: str
-    shapes: list[tuple[int, ...]]
+    shapes: Sequence[Shape]
     rule: str = "adamw"
     dtype: Any = np.float32
     settings: dict[str, Any] = field(default_factory=dict)
@@ -60,9 +61,9 @@ class Case:
 
 CASES = [
     *(Case(f"1 x 10^{power}", [(10**power,)]) for power in (6, 7, 8, 9)),
-    Case("ResNet-50, 161 tensors", SHAPES["resnet50"]),
-    Case("1000 x 1000", SHAPES["1000x1000"]),
-    Case("10000 x 128", SHAPES["10000x128"]),
+    Case("ResNet-50, 161 tensors", COMMON["resnet50"].shapes),
+    Case("1000 x 1000", COMMON["1000x1000"].shapes),
+    Case("10000 x 128", COMMON["10000x128"].shapes),
     Case("300 x 2.3 M", [(2_300_000,)] * 300),
     Case("float64, 1 x 10^8", [(10**8,)], dtype=np.float64),
     Case("AMSGrad, 1 x 10^8", [(10**8,)], "amsgrad", settings={"amsgrad": True}),

@@ -15,9 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from measure import digits, interleave, machine, quantiles
 
 import gpuadam.jax
+from gpuadam.figures import digits
+from gpuadam.machine import machine
+from gpuadam.samples import interleave, quantiles
 
 CASES = {"20 x 64": (20, 64), "200 x 64": (200, 64), "200 x 20,000": (200, 20_000), "1 x 5,000,000": (1, 5_000_000)}
 SAMPLE = 0.03  # seconds that a sample takes at least

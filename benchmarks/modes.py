@@ -15,11 +15,11 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from measure import machine
 from rich.console import Console
 from rich.table import Table
 
 import gpuadam
+from gpuadam.machine import machine
 from gpuadam.traffic import traffic
 
 TENSORS = 25

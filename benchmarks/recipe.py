@@ -10,13 +10,17 @@ step; after that its factor is 1, by which it multiplies all the same, as it has
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from measure import SHAPES, TITLES, add_output_options, count_cores, count_elements, digits, machine, measure_and_tell
+from measure import CASES as COMMON
+from measure import add_output_options, measure_and_tell
 from step import compare, has_torch, random_arrays, set_our_threads, set_torch_threads, spread
 
 import gpuadam
+from gpuadam.figures import digits
+from gpuadam.machine import count_cores, machine
+from gpuadam.workloads import Shape
 
 CASES = ("resnet50", "1000x1000")
 LR, CLIP_NORM, EMA_DECAY = 1e-3, 1.0, 0.999
@@ -26,13 +30,13 @@ NAMES = {"gpuadam": "gpuadam", "torch": "PyTorch"}
 BYTES = {"gpuadam": 4 + 0 + 28 + 8, "torch": 4 + 8 + 28 + 12}
 
 
-def make_ours(shapes: list[tuple[int, ...]]) -> Callable[[], None]:
+def make_ours(shapes: Sequence[Shape]) -> Callable[[], None]:
     optimizer = gpuadam.AdamW(random_arrays(shapes, 1), lr=LR, clip_norm=CLIP_NORM, ema_decay=EMA_DECAY)
     optimizer.bind(random_arrays(shapes, 2))
     return optimizer.step
 
 
-def make_torch(shapes: list[tuple[int, ...]]) -> Callable[[], None]:
+def make_torch(shapes: Sequence[Shape]) -> Callable[[], None]:
     import torch
 
     params = [torch.from_numpy(array).requires_grad_() for array in random_arrays(shapes, 1)]
@@ -51,10 +55,13 @@ def make_torch(shapes: list[tuple[int, ...]]) -> Callable[[], None]:
 
 
 def measure_case(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    shapes = SHAPES[name]
-    contenders = {"gpuadam": (set_our_threads, make_ours, shapes), "torch": (set_torch_threads, make_torch, shapes)}
+    work = COMMON[name]
+    contenders = {
+        "gpuadam": (set_our_threads, make_ours, work.shapes),
+        "torch": (set_torch_threads, make_torch, work.shapes),
+    }
     taken = {name: contenders[name] for name in arguments.contenders}
-    about = {"case": name, "tensors": len(shapes), "elements": count_elements(shapes)}
+    about = {"case": name, "tensors": len(work.shapes), "elements": work.elements}
     return {**about, **compare(taken, arguments)}
 
 
@@ -82,7 +89,7 @@ def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     both = len(measured) == len(NAMES)
     rows = []
     for case in result["cases"]:
-        row = [TITLES[case["case"]], *(spread(case["seconds"][name]) for name in measured)]
+        row = [COMMON[case["case"]].title, *(spread(case["seconds"][name]) for name in measured)]
         rows.append([*row, *([f"{digits(case['ratio']['torch']['median'])} x"] if both else [])])
     return [
         "case",

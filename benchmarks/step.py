@@ -17,25 +17,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import SHAPES, TITLES, count_cores, count_elements, digits, duration, interleave, machine, quantiles
-
-from measure import markdown_table, print_table, ratios  # isort: skip
+from measure import CASES as COMMON
 
 import gpuadam
 from gpuadam import schedules
+from gpuadam.figures import digits, duration, markdown_table, print_table
+from gpuadam.machine import count_cores, machine
+from gpuadam.samples import interleave, quantiles, ratios, sampler
+from gpuadam.workloads import Shape
 
 ROOT = Path(__file__).parents[1]
-CASES = [*SHAPES, "schedule", "startup"]
+CASES = [*COMMON, "schedule", "startup"]
 OURS = {"adamw": gpuadam.AdamW, "adam": gpuadam.Adam, "rmsprop": gpuadam.RMSprop}
 THEIRS = {"adamw": "AdamW(fused=True)", "adam": "Adam(fused=True)", "rmsprop": "RMSprop(), which has no fused form"}
-SAMPLE = 0.02  # seconds that a sample takes at least
 TARGETS = {"step": 15e-6, "import gpuadam": 0.5, "first step ever": 10.0, "first step, compiled before": 0.5}
 FIRST_STEP = """
 import sys, time
@@ -54,24 +55,24 @@ else:
 """
 
 
-def random_arrays(shapes: list[tuple[int, ...]], seed: int) -> list[np.ndarray]:
+def random_arrays(shapes: Sequence[Shape], seed: int) -> list[np.ndarray]:
     generator = np.random.default_rng(seed)
     return [generator.standard_normal(shape, np.float32) for shape in shapes]
 
 
-def make_ours(rule: str, shapes: list[tuple[int, ...]], **settings: Any) -> Callable[[], None]:
+def make_ours(rule: str, shapes: Sequence[Shape], **settings: Any) -> Callable[[], None]:
     optimizer = OURS[rule](random_arrays(shapes, 1), **settings)
     optimizer.bind(random_arrays(shapes, 2))
     return optimizer.step
 
 
-def make_scheduled(shapes: list[tuple[int, ...]]) -> Callable[[], None]:
+def make_scheduled(shapes: Sequence[Shape]) -> Callable[[], None]:
     """AdamW with schedules for lr and weight decay."""
     lr = schedules.warmup_cosine_decay(0.0, 1e-3, 1_000, 1_000_000)
     return make_ours("adamw", shapes, lr=lr, weight_decay=schedules.cosine_decay(1e-4, 1_000_000), decay="scheduled")
 
 
-def make_torch(rule: str, shapes: list[tuple[int, ...]]) -> Callable[[], Any]:
+def make_torch(rule: str, shapes: Sequence[Shape]) -> Callable[[], Any]:
     import torch
 
     params = [torch.from_numpy(array).requires_grad_() for array in random_arrays(shapes, 1)]
@@ -83,24 +84,6 @@ def make_torch(rule: str, shapes: list[tuple[int, ...]]) -> Callable[[], Any]:
         "rmsprop": lambda: torch.optim.RMSprop(params),
     }
     return makers[rule]().step  # type: ignore[no-any-return]
-
-
-def sampler(step: Callable[[], Any]) -> Callable[[], float]:
-    """A function that takes one sample: the mean of some steps, after one that is not counted."""
-    for _ in range(3):
-        step()
-    begin = time.perf_counter()
-    step()
-    steps = max(1, round(SAMPLE / max(time.perf_counter() - begin, 1e-6)))
-
-    def sample() -> float:
-        step()
-        begin = time.perf_counter()
-        for _ in range(steps):
-            step()
-        return (time.perf_counter() - begin) / steps
-
-    return sample
 
 
 def serve(connection: Connection, set_threads: Callable[[int], None], threads: int, make: Any, *arguments: Any) -> None:
@@ -153,17 +136,17 @@ def compare(contenders: dict[str, tuple[Any, ...]], arguments: argparse.Namespac
 
 
 def measure_case(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    shapes = SHAPES[name]
-    contenders: dict[str, tuple[Any, ...]] = {"gpuadam": (set_our_threads, make_ours, arguments.rule, shapes)}
+    work = COMMON[name]
+    contenders: dict[str, tuple[Any, ...]] = {"gpuadam": (set_our_threads, make_ours, arguments.rule, work.shapes)}
     if has_torch():
-        contenders["torch"] = (set_torch_threads, make_torch, arguments.rule, shapes)
-    about = {"case": name, "tensors": len(shapes), "elements": count_elements(shapes)}
+        contenders["torch"] = (set_torch_threads, make_torch, arguments.rule, work.shapes)
+    about = {"case": name, "tensors": len(work.shapes), "elements": work.elements}
     return {**about, **compare(contenders, arguments)}
 
 
 def measure_schedule(arguments: argparse.Namespace) -> dict[str, Any]:
     """What it costs that lr and weight decay are schedules."""
-    shapes = SHAPES["1000"]
+    shapes = COMMON["1000"].shapes
     contenders = {
         "numbers": (set_our_threads, make_ours, "adamw", shapes),
         "schedules": (set_our_threads, make_scheduled, shapes),
@@ -203,7 +186,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "samples": "interleaved; each the mean of some steps, after one that is not counted; a process for each",
         "ratio": "quantiles of the ratios of paired samples, to the first of the case",
     }
-    result["cases"] = [measure_case(name, arguments) for name in SHAPES if name in arguments.cases]
+    result["cases"] = [measure_case(name, arguments) for name in COMMON if name in arguments.cases]
     if "schedule" in arguments.cases:
         result["schedule"] = measure_schedule(arguments)
     if "startup" in arguments.cases:
@@ -220,7 +203,7 @@ def step_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     header = ["case", "gpuadam: median (middle half)", *(["PyTorch", "speed-up"] if with_torch else [])]
     rows = []
     for case in result["cases"]:
-        row = [TITLES[case["case"]], spread(case["seconds"]["gpuadam"])]
+        row = [COMMON[case["case"]].title, spread(case["seconds"]["gpuadam"])]
         if with_torch:
             row += [spread(case["seconds"]["torch"]), f"{digits(case['ratio']['torch']['median'])} x"]
         rows.append(row)

@@ -12,8 +12,11 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from measure import add_output_options, digits, machine, measure_and_tell
+from measure import add_output_options, measure_and_tell
 from step import compare, set_our_threads, set_torch_threads
+
+from gpuadam.figures import digits
+from gpuadam.machine import machine
 
 COUNTS = (10, 100, 1000, 10_000)
 ELEMENTS = 16

@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 COMPILED = (
     *("jit", "exact_math", "rounding", "program", "compiler", "rules", "adam_rules", "momentum_rules"),
     *("adam_variant_rules", "adaptive_rules", "sign_rules", "l1_rules", "layerwise_rules", "schedule_free_rules"),
-    *("steps", "measures", "torch_layouts"),
+    *("steps", "measures", "torch_layouts", "bandwidth"),
     *("formats", "tables", "access", "states", "sweeps", "reduction", "swaps", "cpu"),
 )  # what holds text for Numba
 OPTIONS = {"nogil": True, "error_model": "numpy"}

@@ -20,8 +20,8 @@ from gpuadam.program import Op
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpuadam"
 FLOORS = [
-    {"jit", "checkpoint", "strangers", "extras", "figures", "gpus"},
-    {"exact_math", "rounding"},
+    {"jit", "checkpoint", "strangers", "extras", "figures", "gpus", "machine", "samples", "workloads"},
+    {"exact_math", "rounding", "bandwidth"},
     {"program"},
     {"expressions", "arrays"},
     {"compiler", "shapes"},
@@ -120,7 +120,19 @@ def test_imports_go_down_the_floors():
         ("cupy", {"cuda_memory", "cuda", "doctor", "demo"}),
         (
             "numba",
-            {"jit", "access", "states", "reduction", "sweeps", "swaps", "measures", "cpu", "doctor", "torch_layouts"},
+            {
+                "jit",
+                "bandwidth",
+                "access",
+                "states",
+                "reduction",
+                "sweeps",
+                "swaps",
+                "measures",
+                "cpu",
+                "doctor",
+                "torch_layouts",
+            },
         ),
         ("safetensors", {"checkpoint"}),
         ("ml_dtypes", {"checkpoint", "arrays"}),
