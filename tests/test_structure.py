@@ -20,7 +20,7 @@ from gpuadam.program import Op
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpuadam"
 FLOORS = [
-    {"jit", "checkpoint", "strangers", "extras", "figures", "gpus", "machine", "samples", "workloads"},
+    {"jit", "checkpoint", "strangers", "extras", "figures", "first_use", "gpus", "machine", "samples", "workloads"},
     {"exact_math", "rounding", "bandwidth"},
     {"program"},
     {"expressions", "arrays"},
@@ -74,8 +74,11 @@ FLOORS = [
     {"thinc", "torch_optimizer"},
     {"torch"},
     {"demo_network", "demo_picture", "planning"},
-    {"demo", "doctor", "plan_command", "plot_command"},
-    {"demo_lr", "cli_types"},
+    {"demo", "doctor", "plan_command", "plot_command", "bench_cases", "bench_host", "bench_cuda"},
+    {"demo_lr", "cli_types", "bench"},
+    {"bench_report"},
+    {"bench_picture"},
+    {"bench_command"},
     {"cli"},
     {"__main__"},
 ]
@@ -117,12 +120,13 @@ def test_imports_go_down_the_floors():
 @pytest.mark.parametrize(
     ("package", "modules"),
     [
-        ("cupy", {"cuda_memory", "cuda", "doctor", "demo"}),
+        ("cupy", {"cuda_memory", "cuda", "doctor", "demo", "bench_cuda"}),
         (
             "numba",
             {
                 "jit",
                 "bandwidth",
+                "bench_host",
                 "access",
                 "states",
                 "reduction",
