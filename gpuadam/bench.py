@@ -20,7 +20,7 @@ from .samples import interleave, quantiles, ratios
 from .workloads import uniform
 
 MOST_SAMPLES = 101  # of a case
-CALLS = 5  # samples of the smallest step that there is
+CALL = "call"
 ROOM = 0.8  # of the free memory that a case may take
 STARTS = {"cold": 1, "warm": 3}  # new processes in which the first use is timed
 
@@ -53,9 +53,8 @@ def measure(
     result |= {"cases": [], "left_out": {}}
     yield "memory"
     streams = device.streams()
-    samplers = {name: device.sampler(stream.run) for name, stream in streams.items()}
-    yield "one element"
-    result["call_seconds"] = quantiles(call_seconds(cases[0], device))
+    samplers = make_samplers(cases[0], device, streams)
+    calls: list[float] = []
     for case in cases:
         yield case.title
         device.release()
@@ -68,7 +67,9 @@ def measure(
             continue
         sets = min(device.sets(fitting.held, len(fitting.workload.shapes)), room // fitting.needed)
         samples = take(fitting, device, sets, samplers, seconds)
+        calls += [one.get("host_seconds", one["seconds"]) for one in samples[CALL]]
         result["cases"].append(figures(fitting, sets, device.cache, samples, streams))
+        result["call_seconds"] = quantiles(calls)
         result["seconds"] = time.perf_counter() - begin
     if first_use:
         yield "first use"
@@ -95,17 +96,16 @@ def gigabytes(size: int) -> str:
     return f"{digits(size / 1e9)} GB"
 
 
-def call_seconds(case: Case, device: Device) -> list[float]:
-    """What a call costs the host: the step of a single element."""
-    sample = device.sampler(make_step(replace(case, workload=uniform(1, 1)), device.xp, 1))
-    found = [sample() for _ in range(CALLS)]
-    return [one.get("host_seconds", one["seconds"]) for one in found]
+def make_samplers(case: Case, device: Device, streams: Mapping[str, Stream]) -> dict[str, Sampler]:
+    """What each case is sampled by turns with: the streams, and the step of a single element, which a call costs."""
+    smallest = make_step(replace(case, workload=uniform(1, 1)), device.xp, 1)
+    return {CALL: device.sampler(smallest), **{name: device.sampler(stream.run) for name, stream in streams.items()}}
 
 
 def take(
     case: Case, device: Device, sets: int, samplers: Mapping[str, Sampler], seconds: float
 ) -> dict[str, list[dict[str, float]]]:
-    """Interleaved samples of a case and of all streams, for so many seconds."""
+    """Interleaved samples of a case and of the others, for so many seconds."""
     step = device.sampler(make_step(case, device.xp, sets))
     end = time.perf_counter() + seconds
     return interleave({"step": step, **samplers}, MOST_SAMPLES, lambda: time.perf_counter() < end)

@@ -25,13 +25,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "ema": {"ema_decay": 0.999},
 }
 ALL = "all"  # of them at once
-DEFAULT = (
-    *(uniform(1, 10**power) for power in range(3, 10)),
-    uniform(1000, 1000),
-    uniform(10_000, 128),
-    network("resnet50"),
-    network("gpt2"),
-)
+LARGEST = {"cpu": 8, "cuda": 9}  # power of ten of the largest tensor: what is stepped some hundred times a minute
 QUICK = (uniform(1, 1000), uniform(1, 10**6), uniform(1, 10**7), uniform(1000, 1000), network("resnet50"))
 SCALED = "llama-7b"  # the network that is cut to what memory holds
 
@@ -104,6 +98,12 @@ def make_cases(
 
 def recipe_named(name: str) -> Mapping[str, Any]:
     return {key: value for own in RECIPES.values() for key, value in own.items()} if name == ALL else RECIPES[name]
+
+
+def default_workloads(backend: str) -> list[Workload]:
+    """From one small tensor to one that fills a good part of the memory, many small ones, and two networks."""
+    single = [uniform(1, 10**power) for power in range(3, LARGEST[backend] + 1)]
+    return [*single, uniform(1000, 1000), uniform(10_000, 128), network("resnet50"), network("gpt2")]
 
 
 def given_workloads(tensors: Sequence[int], sizes: Sequence[int], models: Sequence[str]) -> list[Workload]:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from . import bench, bench_picture, bench_report
-from .bench_cases import DEFAULT, QUICK, Case, given_workloads, make_cases
+from .bench_cases import QUICK, Case, default_workloads, given_workloads, make_cases
 from .bench_host import Host, numba_threads
 from .cuda import unavailable_reason
 from .pictures import matplotlib
 
-SECONDS, QUICK_SECONDS = 2.0, 0.25  # for the samples of a case
+SECONDS, QUICK_SECONDS = 1.5, 0.25  # for the samples of a case
 
 
 class BenchError(Exception):
@@ -49,7 +49,8 @@ def run(options: Options) -> None:
         BenchError: The settings contradict each other, something that they need is missing, or nothing fits into
             memory.
     """
-    device, cases = device_named(options), cases_of(options)
+    device = device_named(options)
+    cases = cases_of(options, device)
     if options.plot:
         require_matplotlib()
     seconds = options.seconds or (QUICK_SECONDS if options.quick else SECONDS)
@@ -57,7 +58,7 @@ def run(options: Options) -> None:
     try:
         with threads_of(options):
             names = bench.measure(cases, device, seconds, not options.quick, result)
-            show_progress(names, len(cases) + (2 if options.quick else 3))
+            show_progress(names, len(cases) + (1 if options.quick else 2))
     finally:
         if result.get("cases"):
             bench_report.show(result)
@@ -80,9 +81,9 @@ def device_named(options: Options) -> bench.Device:
     return GPU()
 
 
-def cases_of(options: Options) -> list[Case]:
+def cases_of(options: Options, device: bench.Device) -> list[Case]:
     given = given_workloads(options.tensors, options.sizes, options.models)
-    workloads = given or (QUICK if options.quick else DEFAULT)
+    workloads = given or (QUICK if options.quick else default_workloads(device.name))
     storage = {"master": options.master} if options.master else {}
     try:
         cases = make_cases(workloads, options.rule, options.dtype, options.recipe, storage)

@@ -7,6 +7,7 @@ from .figures import digits
 from .pictures import BLUE, GREEN, GREY, INK, ORANGE, matplotlib
 
 COLORS = (BLUE, ORANGE, GREEN, "#8b5cf6", "#c2410c")  # one for each recipe
+LABEL = {"fc": "white", "ec": "none", "alpha": 0.8, "pad": 0.5}  # behind a name, so that no line goes through it
 INSIDE = "white"  # of the marks of cases that a cache holds
 
 
@@ -19,13 +20,15 @@ def draw(result: dict[str, Any]) -> Any:
     figure.text(0.03, 0.955, f"A step of {method['optimizer']}, {method['dtype']}", size=18, weight="bold", color=INK)
     where = about.get("device") or f"{about['processor']}, {about['threads']} threads"
     figure.text(0.03, 0.922, f"{where}; open marks lie in a cache, or half of them does", size=11, color=GREY)
-    for panel, title in zip(panels, ("GB/s moved", "Time of a step, in seconds"), strict=True):
-        style(panel, title)
+    given = memory_rates(result)
+    told = ", ".join(f"{name} {digits(rate / 1e9)}" for name, rate in given.items())
+    style(panels[0], f"GB/s moved; memory gives: {told} (the best is dashed)")
+    style(panels[1], "Time of a step, in seconds")
+    panels[0].axhline(max(given.values()) / 1e9, color=INK, lw=1, ls=(0, (4, 3)), zorder=2)
     for color, recipe in zip(COLORS, method["recipes"], strict=False):
         cases = [case for case in result["cases"] if case["recipe"] == recipe]
         plot_cases(panels[0], cases, "bytes_per_second", 1e-9, color, recipe)
         plot_cases(panels[1], cases, "seconds", 1.0, color, recipe)
-    plot_limit(panels[0], {name: rate / 1e9 for name, rate in memory_rates(result).items()})
     panels[0].set_ylim(bottom=0)
     panels[1].set_yscale("log")
     elements = [case["elements"] for case in result["cases"]]
@@ -54,19 +57,8 @@ def plot_cases(panel: Any, cases: list[dict[str, Any]], what: str, unit: float, 
         panel.plot(x, y, mark, ms=7, mfc=face, mec=color, mew=1.6, zorder=4)
         if case["tensors"] > 1:
             short = case["title"].split(", ")[0] if not case["title"][0].isdigit() else case["case"].replace("x", " x ")
-            panel.annotate(short, (x, y), (7, -11), textcoords="offset points", size=8.5, color=GREY)
+            panel.annotate(short, (x, y), (7, -11), textcoords="offset points", size=8.5, color=GREY, bbox=LABEL)
 
 
 def places(cases: list[dict[str, Any]], what: str, unit: float) -> tuple[list[int], list[float]]:
     return [case["elements"] for case in cases], [case[what]["median"] * unit for case in cases]
-
-
-def plot_limit(panel: Any, rates: dict[str, float]) -> None:
-    """The best of the streams over memory, with what all of them gave at its left end."""
-    best = max(rates.values())
-    panel.axhline(best, color=INK, lw=1, ls=(0, (4, 3)), zorder=2)
-    told = ", ".join(f"{name} {digits(rate)}" for name, rate in rates.items())
-    panel.annotate(
-        f"memory gives: {told}", (0, best), (4, 4), xycoords=("axes fraction", "data"),
-        textcoords="offset points", size=8.5, color=INK, zorder=5,
-    )  # fmt: skip

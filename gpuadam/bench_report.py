@@ -10,7 +10,6 @@ from typing import Any
 from .figures import digits, duration, markdown_table, print_table
 from .first_use import COLD, IMPORT, WARM
 
-CALL = "a call, whatever is stepped"
 TARGETS = {IMPORT: 0.5, COLD: 10.0, WARM: 0.5}  # seconds
 PLAIN = ("case", "recipe", "tensors", "elements", "bytes_moved", "bytes_held", "sets_in_turn", "in_cache", "limit")
 SPREAD = ("seconds", "host_seconds", "wall_seconds", "elements_per_second", "bytes_per_second", "part_of_limit")
@@ -51,7 +50,7 @@ def step_table(result: dict[str, Any]) -> Table:
 def other_table(result: dict[str, Any]) -> Table:
     """What memory gives, what a call costs, and how long the package takes to start."""
     rows = [[f"memory: {name}", f"{digits(rate / 1e9)} GB/s", ""] for name, rate in memory_rates(result).items()]
-    rows.append([CALL, spread(result["call_seconds"]), ""])
+    rows.append(["a call, whatever it steps", spread(result["call_seconds"]), ""])
     starts = result.get("first_use", {})
     rows += [[name, spread(starts[name]), f"< {duration(most)}"] for name, most in TARGETS.items() if name in starts]
     return ["what", "median (middle half)", "wanted"], rows

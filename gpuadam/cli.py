@@ -144,7 +144,7 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
     add("--sizes", type=counts, default=(), metavar="N,...", help="elements of a tensor, such as 1000,1e6")
     add("--models", type=names, default=(), metavar="NAME,...", help=f"the tensors of {', '.join(NETWORKS)}")
     add("--quick", action="store_true", help="a few seconds in all: fewer cases and samples, and no first use")
-    add("--seconds", type=positive, metavar="X", help="for the samples of a case (default: 2)")
+    add("--seconds", type=positive, metavar="X", help="for the samples of a case (default: 1.5)")
     add("--threads", type=whole_number(1, count_cores()), metavar="N", help="of the CPU (default: all)")
     for name, text in {"json": "all figures", "csv": "a row for each case", "md": "tables for a page"}.items():
         add(f"--{name}", type=file_named(f".{name}"), metavar=f"FILE.{name}", help=text)
