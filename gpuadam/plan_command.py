@@ -70,7 +70,9 @@ def run(options: Options) -> None:
     except (TypeError, ValueError, ImportError) as error:
         raise PlanError(str(error)) from error
     if options.master and not work.kind.companion:
-        raise PlanError(f"master is {options.master!r}, but weights of {options.dtype} leave nothing out; allowed is none")
+        raise PlanError(
+            f"master is {options.master!r}, but weights of {options.dtype} leave nothing out; allowed is none"
+        )
     plan = Plan(work, options.params, options.gpus, options.shard)
     if options.json:
         print(json.dumps(describe(options, plan, ways), indent=1))
