@@ -31,11 +31,10 @@ H200 = Source(OF_NVIDIA, "https://nvdam.widen.net/s/nb5zzzsjdf/hpc-datasheet-sc2
 A10 = Source(OF_NVIDIA, f"{SHEETS}/a10/pdf/datasheet-new/nvidia-a10-datasheet.pdf")
 L40S = Source(OF_NVIDIA, "https://resources.nvidia.com/en-us-l40s/l40s-datasheet-28413")
 L4 = Source(OF_NVIDIA, "https://nvdam.widen.net/s/rvq98gbwsw/l4-datasheet-2595652")
-B200 = (
-    Source(  # 1,440 GB and 64 TB/s for eight; clock and width of the memory, as a driver has them, make 7.67 TB/s each
-        "https://brent-newsom-nvidia.github.io/AIPS-Boom/wiki/NVIDIA-DGX-B200",
-        "https://www.nvidia.com/en-us/data-center/dgx-b200/",
-    )
+# 1,440 GB and 64 TB/s for eight; clock and width of the memory, as a driver tells them, make 7.67 TB/s each.
+B200 = Source(
+    "https://brent-newsom-nvidia.github.io/AIPS-Boom/wiki/NVIDIA-DGX-B200",
+    "https://www.nvidia.com/en-us/data-center/dgx-b200/",
 )
 H100_NVL = Source("https://www.aiminingco.com/gpu/h100-nvl/specs")
 V100_16 = Source(
