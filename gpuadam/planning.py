@@ -23,13 +23,17 @@ from . import (
     Lion,
     NAdam,
     NadamW,
+    Optimizer,
     QHAdam,
     RAdam,
     RMSprop,
     SGDScheduleFree,
 )
-from .arrays import bfloat16
+from .arrays import bfloat16, borrow
 from .formats import Specialisation
+from .groups import check_gradient, read_defaults, read_groups, specialise
+from .rules import Rule
+from .tensors import scopes_of
 from .traffic import Held, held, traffic
 
 ADAMS: tuple[Any, ...] = (Adam, AdamW, AdamWScheduleFree, Adamax, NAdam, NadamW, QHAdam, RAdam)
@@ -62,6 +66,14 @@ class Work(NamedTuple):
     sums: bool
 
 
+class Reader(Optimizer):
+    """Stands behind an optimizer in the place of `Optimizer`: reads and checks what that would, and makes nothing."""
+
+    def __init__(self, params: Any, rule: Rule, settings: Mapping[str, Any], options: Any, recipe: Any) -> None:
+        self._defaults = read_defaults(rule, settings, options, recipe)
+        self._groups = read_groups(params, self._defaults)
+
+
 def work_of(rule: str, dtype: str, grad_dtype: str, settings: Mapping[str, Any]) -> Work:
     """That of an optimizer with these settings.
 
@@ -70,10 +82,11 @@ def work_of(rule: str, dtype: str, grad_dtype: str, settings: Mapping[str, Any])
         ImportError: It is bfloat16, and ml_dtypes is missing.
     """
     param, grad = (np.zeros(SHAPE, bfloat16() if name == "bfloat16" else name) for name in (dtype, grad_dtype))
-    optimizer = OPTIMIZERS[rule]([param], **settings)
-    optimizer.bind([grad])
-    engine = optimizer._engine
-    return Work(engine.kinds[0], engine.tensors.scope_count > 0)
+    reader = type("PlannedOptimizer", (OPTIMIZERS[rule], Reader), {})([param], **settings)
+    defaults, (group,) = reader._defaults, reader._groups
+    check_gradient(borrow(grad, "gradient 0"), group.arrays[0], "gradient 0", defaults.policy.zero_grads)
+    _, norms = scopes_of(defaults.policy, [group], np.zeros(1, np.int64))
+    return Work(specialise(defaults, group, group.arrays[0], grad_dtype), norms > 0)
 
 
 @dataclass(frozen=True)

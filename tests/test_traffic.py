@@ -39,8 +39,7 @@ def modes(monkeypatch):
     """benchmarks/modes.py as a module."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     yield importlib.import_module("modes")
-    for name in ("modes", "measure"):
-        sys.modules.pop(name, None)
+    sys.modules.pop("modes", None)
 
 
 def made(kind, dtype, grad_dtype=None, **settings):
@@ -94,6 +93,8 @@ def test_what_is_held_is_there_and_what_is_written_changes(rule, dtype, settings
     held = traffic.held(kind)
     assert sum(held) == sum(array.nbytes for array in arrays.values()) / NUMEL
     assert (held.param, held.grad) == (param.nbytes / NUMEL, grad.nbytes / NUMEL)
+    companion = own.get("master", own.get("remainder", np.empty(0)))
+    assert (held.companion, held.ema) == (companion.nbytes / NUMEL, own.get("ema", np.empty(0)).nbytes / NUMEL)
     assert traffic.traffic(kind, sums) == sum(held) + written / NUMEL
 
 
