@@ -8,7 +8,7 @@ from typing import Any
 
 from cpu_cases import Case
 from cpu_contenders import Contender
-from cpu_memory import Loop
+from cpu_memory import make_loop, stream_sizes
 from cpu_registry import OURS
 from cpu_workers import ContenderError, Workers
 
@@ -121,12 +121,10 @@ def figures(case: Case, samples: Samples, loops: Mapping[str, int]) -> dict[str,
 
 def make_loops(workers: Workers) -> dict[str, int]:
     """The loops over memory, ready to be sampled, and the bytes that each moves."""
-    from cpu_memory import stream_sizes
-
     sizes = workers["memory"].ask("call", stream_sizes)
     loops = {f"{MEMORY}{name}": size for name, size in sizes.items()}
     for name in loops:
-        workers[name].ask("make", name, partial(Loop, name.removeprefix(MEMORY)))
+        workers[name].ask("make", name, partial(make_loop, name.removeprefix(MEMORY)))
     return loops
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cpu_cases import Case
 from cpu_contenders import Contender
+from cpu_workers import Step
 
 from gpuadam.bandwidth import Stream
 from gpuadam.bench_host import Host
@@ -22,20 +23,15 @@ FORGET_PEAK = "5"
 SMALL = uniform(2, 1000)
 
 
-class Loop:
-    """A loop over memory, to be sampled as a contender is."""
-
-    def __init__(self, name: str) -> None:
-        self.step = streams()[name].run
-
-    def refresh(self) -> None:
-        """Nothing is changed."""
-
-
 @cache
 def streams() -> Mapping[str, Stream]:
     """The loops of this process, over the same arrays."""
     return Host().streams()
+
+
+def make_loop(name: str) -> Step:
+    """A loop over memory, to be sampled."""
+    return Step(streams()[name].run)
 
 
 def stream_sizes() -> dict[str, int]:

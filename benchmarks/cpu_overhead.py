@@ -1,7 +1,8 @@
 """What a bound step of gpuadam costs beside the work on elements.
 
-Two ways to see it: a step of tensors without elements, and a step less the compiled walk over the elements, called
-directly on the same tables.
+Two ways to see it: a step of tensors without elements, and a step less its compiled walk over the elements, which is
+called directly on the same tables. So is the launch: the walk, and what is compiled around it (the coefficients of the
+next step); what a step costs beyond its launch is Python.
 """
 
 import time
@@ -49,14 +50,17 @@ def walk_of(optimizer: gpuadam.Optimizer) -> Callable[[], None]:
 
 
 def measure_one(workload: Workload, seconds: float) -> dict[str, Any]:
-    """Seconds of a step, of its walk, and the difference of neighbouring samples."""
+    """Seconds of a step, of its launch and its walk, and the differences of neighbouring samples."""
     optimizer = bound(workload)
-    calls = {"step": optimizer.step, "walk": walk_of(optimizer)}
+    calls = {"step": optimizer.step, "launch": optimizer._engine.tables.run, "walk": walk_of(optimizer)}
     last = time.perf_counter() + seconds
     found = interleave({n: sampler(call, SAMPLE) for n, call in calls.items()}, 101, lambda: time.perf_counter() < last)
-    beside = [step - walk for step, walk in zip(found["step"], found["walk"], strict=True)]
+    beside = {
+        name: quantiles([step - other for step, other in zip(found["step"], found[of], strict=True)])
+        for name, of in (("beside_walk", "walk"), ("beside_launch", "launch"))
+    }
     about = {"tensors": len(workload.shapes), "groups": workload.groups, "elements": workload.elements}
-    return {**about, **{name: quantiles(samples) for name, samples in found.items()}, "beside": quantiles(beside)}
+    return {**about, **{name: quantiles(samples) for name, samples in found.items()}, **beside}
 
 
 def measure_overhead(seconds: float) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Self
@@ -11,6 +12,15 @@ from typing import Any, Self
 from gpuadam.samples import sampler
 
 LIMIT = 300.0  # seconds that an answer may take: a compiler runs in some of them
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to be sampled that is not a contender, and that changes nothing which must be put back."""
+
+    step: Callable[[], Any]
+
+    def refresh(self) -> None: ...
 
 
 class ContenderError(Exception):

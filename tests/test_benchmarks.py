@@ -129,3 +129,18 @@ def assert_close(found, expected, dtype):
     """In float32 everywhere; states of 16 bits, as PyTorch's fused form has them, are off where they are small."""
     distances = np.concatenate([np.abs(a - b).ravel() for a, b in zip(found, expected, strict=True)])
     assert np.mean(distances <= TOLERANCE[dtype]) >= (1.0 if dtype == "float32" else 0.995)
+
+
+@pytest.mark.parametrize("case", ["still", "scheduled", "moving"])
+@pytest.mark.parametrize("name", ["gpuadam", "flat", "fused", "foreach"])
+def test_the_steps_whose_host_time_is_told_are_steps(name, case, monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    module = importlib.import_module("torch_host_cost")
+    made, backward_of = [], module.backward_of
+    monkeypatch.setattr(module, "backward_of", lambda params: (made.extend(params), backward_of(params))[1])
+    step = module.make(name, case, 3)
+    before = [param.detach().clone() for param in made]
+    for _ in range(2):
+        step()
+    assert len(made) == 3
+    assert all(not torch.equal(param, old) for param, old in zip(made[1:], before[1:], strict=True))
