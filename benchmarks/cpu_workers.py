@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Self
 from gpuadam.samples import sampler
 
 LIMIT = 300.0  # seconds that an answer may take: a compiler runs in some of them
+REST = 0.01  # seconds before a sample: threads of others, which spin for a while when their work is done, go to sleep
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ class Bench:
 
     def sample(self, name: str) -> float:
         """Seconds of a step. How many make a sample is found when the first is taken, with nobody else at work."""
+        time.sleep(REST)
         made = self._made[name]
         made.refresh()
         if name not in self._samplers:
