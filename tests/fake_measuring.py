@@ -52,7 +52,8 @@ class Pool:
     """CuPy's pool, which keeps what was given back; here nothing is."""
 
     def used_bytes(self) -> int:
-        return sum(block.size for block in machine.blocks if block.freed_at == float("inf"))
+        kept = [block for block in machine.blocks if block.device is not None and block.freed_at == float("inf")]
+        return sum(block.size for block in kept)
 
     total_bytes = used_bytes
 
