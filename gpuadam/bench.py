@@ -66,7 +66,11 @@ def measure(
             )
             continue
         sets = min(device.sets(fitting.held, len(fitting.workload.shapes)), room // fitting.needed)
-        samples = take(fitting, device, sets, samplers, seconds)
+        try:
+            samples = take(fitting, device, sets, samplers, seconds)
+        except MemoryError as error:  # somebody else has taken some since
+            result["left_out"][case.title] = f"memory ran out: {error}"
+            continue
         calls += [one.get("host_seconds", one["seconds"]) for one in samples[CALL]]
         result["cases"].append(figures(fitting, sets, device.cache, samples, streams))
         result["call_seconds"] = quantiles(calls)

@@ -110,6 +110,8 @@ def test_the_result_has_all_that_it_promises(tmp_path, capsys):
         assert case["seconds"]["count"] == case["part_of_limit"]["count"] >= 3
     assert result["call_seconds"]["count"] == sum(case["seconds"]["count"] for case in result["cases"])
     told = capsys.readouterr()
+    assert "28 bytes moved, 16 held" in told.out
+    assert "36 bytes moved, 20 held" in told.out
     assert told.err == "", "there is no terminal, so no progress"
     assert all(case["title"] in told.out for case in result["cases"])
     largest = result["cases"][-2]
@@ -144,9 +146,13 @@ def test_every_optimizer_can_be_measured():
 
 def test_every_recipe_reaches_the_optimizer(monkeypatch):
     made = []
-    monkeypatch.setitem(
-        bench_cases.OPTIMIZERS, "adamw", lambda *given, **own: made.append(gpuadam.AdamW(*given, **own)) or made[-1]
-    )
+
+    class Noted(gpuadam.AdamW):
+        def __init__(self, *given, **settings):
+            super().__init__(*given, **settings)
+            made.append(self)
+
+    monkeypatch.setitem(bench_cases.OPTIMIZERS, "adamw", Noted)
     for case in make_cases([uniform(1, 4)], "adamw", "float32", [*bench_cases.RECIPES, "all"], {}):
         make_step(case, np, 1)
         engine = made[-1]._engine
@@ -219,6 +225,21 @@ def test_a_case_that_does_not_fit_is_left_out_with_its_reason(tmp_path, monkeypa
     assert [*result["left_out"]] == ["one tensor of 1,000,000"]
     reason = "one tensor of 1,000,000 was left out: it needs 0.0160 GB; there is room for 0.00160 GB"
     assert reason in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_case_for_which_memory_runs_out_is_left_out(tmp_path, monkeypatch):
+    take = bench.take
+
+    def tight(case, *others):
+        if case.workload.elements == 20:
+            raise MemoryError("Out of memory")
+        return take(case, *others)
+
+    monkeypatch.setattr(bench, "take", tight)
+    result = measured(["--sizes", "10,20,30"], tmp_path)
+    assert [case["case"] for case in result["cases"]] == ["1x10", "1x30"]
+    assert result["left_out"] == {"one tensor of 20": "memory ran out: Out of memory"}
 
 
 @pytest.mark.usefixtures("tiny")
@@ -339,6 +360,15 @@ def test_an_interrupt_leaves_the_figures_so_far(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr()
     assert "one tensor of 10" in told.out
     assert told.err == "interrupted\n"
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("load", [0.1, 3.0, None])
+def test_a_machine_that_is_not_quiet_is_told(load, tmp_path, monkeypatch, capsys):
+    about = bench_host.machine() | {"load_average_before": load, "cores": 4}
+    monkeypatch.setattr(bench_host, "machine", lambda: about)
+    measured(["--sizes", "10"], tmp_path)
+    assert ("the load was 3.0 before" in capsys.readouterr().out) == (load == 3.0)
 
 
 class Terminal(io.StringIO):
