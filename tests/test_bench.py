@@ -410,6 +410,13 @@ def test_the_first_use_is_in_the_table(tmp_path, monkeypatch, capsys):
     assert "8.00 s" in output
 
 
+@pytest.mark.usefixtures("tiny")
+def test_a_first_use_that_fails_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(first_use, "TIMED_STEP", "raise OSError('no room left')")
+    assert cli.main(["bench", "--backend", "cpu", "--sizes", "10", "--seconds", "0.001"]) == 0
+    assert "first use was left out: OSError: no room left" in capsys.readouterr().out
+
+
 def test_the_first_use_is_timed_in_new_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "not this one"))
     found = first_use.measure_first_use(1, 1, "SGD")
