@@ -1,7 +1,10 @@
 """Instructions an element in the main loop of every kernel, from its machine code: no GPU is needed.
 
     python benchmarks/instructions.py [--architectures 90,120] [--json FILE]
+    python benchmarks/instructions.py --cpu [--json FILE]
     python benchmarks/instructions.py --markdown FILE
+
+With --cpu of the loops that Numba makes for this processor; cpu_code.py says how.
 
 Budget. A step is to be limited by memory alone, so an element may take no more instructions than can be issued while
 its bytes move. An H200 (NVIDIA's data sheet: 4.8 TB/s, 67 TFLOPS in float32, which are 33.5e12 fused multiply-adds, one
@@ -24,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cpu_code
 import sass
 from measure import machine, markdown_table, print_table
 
@@ -164,6 +168,12 @@ def count(names: list[str], architectures: list[int]) -> Iterator[dict[str, Any]
             yield from records
 
 
+def count_on_gpus(architectures: list[int]) -> dict[str, Any]:
+    version = list(nvrtc.load_nvrtc().getVersion())
+    records = list(count(list(STEPS), architectures))
+    return {"machine": machine(), "nvrtc": version, "limit": LIMIT, "kernels": records}
+
+
 def table(result: dict[str, Any], architecture: int = 90) -> tuple[list[str], list[list[str]]]:
     """The figures of the architecture that the budget is of."""
     rows = []
@@ -174,16 +184,40 @@ def table(result: dict[str, Any], architecture: int = 90) -> tuple[list[str], li
     return ["loop", "bytes an element", "instructions an element", "budget", "load", "busiest unit", "registers"], rows
 
 
+def count_on_the_cpu() -> dict[str, Any]:
+    """The loops of the steps in the code for this processor."""
+    loops = []
+    for name, kind in STEPS.items():
+        grad = FORMATS[kind.grad].storage.itemsize
+        stored = (bytes_of(kind) - grad * (1 - kind.zero_grads)) / 2
+        found = cpu_code.count_sweep(kind, int(stored))
+        if found:
+            loops.append({"kernel": name, "bytes": bytes_of(kind), **found})
+    return {"machine": machine(), "executed": cpu_code.count_executed(), "loops": loops}
+
+
+def cpu_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    rows = [[own["kernel"], f"{own['bytes']:g}", own["vector"], f"{own['per_element']:.1f}"] for own in result["loops"]]
+    return ["loop", "bytes an element", "vectors", "instructions an element"], rows
+
+
+def table_of(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    return table(result) if "kernels" in result else cpu_table(result)
+
+
 def write(path: Path, result: dict[str, Any]) -> None:
     """A line a record, so that changes show line by line."""
-    lines = ",\n".join(f"  {json.dumps(own)}" for own in result["kernels"])
-    head = json.dumps({**result, "kernels": []}, indent=1).removesuffix("[]\n}")
+    (name,) = result.keys() & {"kernels", "loops"}
+    lines = ",\n".join(f"  {json.dumps(own)}" for own in result[name])
+    head = json.dumps({**result, name: []}, indent=1).removesuffix("[]\n}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{head}[\n{lines}\n ]\n}}\n")
 
 
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architectures", default=",".join(map(str, ARCHITECTURES)), help="90 is sm_90")
+    parser.add_argument("--cpu", action="store_true", help="count the loops of this processor")
     parser.add_argument("--json", type=Path, help="where to write all figures")
     parser.add_argument("--markdown", type=Path, metavar="JSON", help="count nothing; print the table of this file")
     return parser.parse_args()
@@ -192,14 +226,17 @@ def read_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = read_arguments()
     if arguments.markdown:
-        print(markdown_table(*table(json.loads(arguments.markdown.read_text()))))
+        print(markdown_table(*table_of(json.loads(arguments.markdown.read_text()))))
         return
     architectures = [int(number) for number in arguments.architectures.split(",")]
-    result = {"machine": machine(), "nvrtc": list(nvrtc.load_nvrtc().getVersion()), "limit": LIMIT}
-    result["kernels"] = list(count(list(STEPS), architectures))
+    result = count_on_the_cpu() if arguments.cpu else count_on_gpus(architectures)
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         write(arguments.json, result)
+    if arguments.cpu:
+        print_table("CPU", *cpu_table(result))
+        executed = result["executed"]
+        print(f"executed by AdamW, as perf counts them: {executed or 'perf can count none here'}")
+        return
     for architecture in architectures:
         print_table(f"sm_{architecture}", *table(result, architecture))
 

@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import platform
 import sys
 from pathlib import Path
 
@@ -195,7 +196,51 @@ def test_an_instruction_of_no_class_is_told(instructions):
         loop.counts()
 
 
-def test_the_table_of_the_page_is_that_of_the_records(instructions):
+ASSEMBLY = """
+f:
+.LBB0_1:
+	vmovups	(%rax,%r11,4), %ymm1
+	vaddps	%ymm1, %ymm1, %ymm1
+	vmovups	%ymm1, (%rax,%r11,4)
+	vpmovdw	%ymm1, (%rcx,%r11,2)
+	addq	$8, %r11
+	jne	.LBB0_1
+	incq	%r12
+.LBB0_2:
+	vmovss	%xmm1, (%rax,%r11,4)
+	vpextrw	$0, %xmm1, (%rcx,%r11,2)
+	jne	.LBB0_2
+	jmp	.LBB0_1
+"""
+
+
+def test_the_widest_loop_of_a_cpu(instructions):
+    found = instructions.cpu_code.widest_loop(ASSEMBLY, 4 + 2)
+    assert found == {"elements": 8, "vector": "256 bits", "instructions": 6, "per_element": 0.75}
+    alone = instructions.cpu_code.widest_loop(ASSEMBLY.replace("ymm", "xmm").replace("vpmovdw", "vpmovdb"), 4 + 2)
+    assert alone == {"elements": 1, "vector": "none", "instructions": 3, "per_element": 3.0}
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads the assembly of x86 alone")
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_loop_of_the_cpu_takes_vectors(name, instructions):
+    kind = instructions.STEPS[name]
+    arrays = 1 + sum(form is not None for form in kind.states)
+    found = instructions.cpu_code.count_sweep(kind, 4 * arrays)
+    assert found["elements"] >= 4
+    assert found["per_element"] < 10
+
+
+@pytest.mark.parametrize("name", ["instructions", "instructions-cpu"])
+def test_the_tables_of_the_page_are_those_of_the_records(name, instructions):
+    path = f"benchmarks/results/{name}.json"
+    table = instructions.markdown_table(*instructions.table_of(json.loads((ROOT / path).read_text())))
     page = (ROOT / "benchmarks" / "README.md").read_text()
-    table = instructions.markdown_table(*instructions.table(RECORDED))
-    assert f"<!-- table: benchmarks/results/instructions.json -->\n{table}\n<!-- end of table -->" in page
+    assert f"<!-- table: {path} -->\n{table}\n<!-- end of table -->" in page
+
+
+def test_what_is_written_is_read_again(instructions, tmp_path):
+    path = tmp_path / "folder" / "a.json"
+    instructions.write(path, RECORDED)
+    assert json.loads(path.read_text()) == RECORDED
+    assert len(path.read_text().splitlines()) < len(RECORDS) + 40
