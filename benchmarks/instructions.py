@@ -29,7 +29,6 @@ from typing import Any
 
 import cpu_code
 import sass
-from measure import machine, markdown_table, print_table
 
 from gpuadam import (
     adam_rules,
@@ -42,7 +41,9 @@ from gpuadam import (
     schedule_free_rules,
     sign_rules,
 )
+from gpuadam.figures import markdown_table, print_table
 from gpuadam.formats import BLOCK8, COMPANION_STORAGE, FORMATS, Specialisation, is_8_bit
+from gpuadam.machine import machine
 from gpuadam.rules import Rule
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
