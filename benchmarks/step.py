@@ -12,10 +12,6 @@ import argparse
 import importlib.util
 import json
 import multiprocessing
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,30 +25,15 @@ from measure import CASES as COMMON
 import gpuadam
 from gpuadam import schedules
 from gpuadam.figures import digits, duration, markdown_table, print_table
+from gpuadam.first_use import COLD, IMPORT, WARM, measure_first_use
 from gpuadam.machine import count_cores, machine
 from gpuadam.samples import interleave, quantiles, ratios, sampler
 from gpuadam.workloads import Shape
 
-ROOT = Path(__file__).parents[1]
 CASES = [*COMMON, "schedule", "startup"]
 OURS = {"adamw": gpuadam.AdamW, "adam": gpuadam.Adam, "rmsprop": gpuadam.RMSprop}
 THEIRS = {"adamw": "AdamW(fused=True)", "adam": "Adam(fused=True)", "rmsprop": "RMSprop(), which has no fused form"}
-TARGETS = {"step": 15e-6, "import gpuadam": 0.5, "first step ever": 10.0, "first step, compiled before": 0.5}
-FIRST_STEP = """
-import sys, time
-begin = time.perf_counter()
-import gpuadam
-imported = time.perf_counter()
-import numpy as np
-assert "cupy" not in sys.modules and "torch" not in sys.modules
-if {steps}:
-    param, grad = np.ones(200_000, np.float32), np.ones(200_000, np.float32)
-    imported_numpy = time.perf_counter()
-    gpuadam.AdamW([param]).step([grad])
-    print(time.perf_counter() - imported_numpy)
-else:
-    print(imported - begin)
-"""
+TARGETS = {"step": 15e-6, IMPORT: 0.5, COLD: 10.0, WARM: 0.5}
 
 
 def random_arrays(shapes: Sequence[Shape], seed: int) -> list[np.ndarray]:
@@ -154,21 +135,9 @@ def measure_schedule(arguments: argparse.Namespace) -> dict[str, Any]:
     return compare(contenders, arguments)
 
 
-def run_first_step(steps: int, cache: str) -> float:
-    """Seconds that a new process takes to import gpuadam or, after that, for its first step."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": cache, "PYTHONPATH": str(ROOT)}
-    code = FIRST_STEP.format(steps=steps)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    return float(done.stdout)
-
-
 def measure_startup(arguments: argparse.Namespace) -> dict[str, Any]:
     repeats = min(arguments.repeats, 7)
-    with tempfile.TemporaryDirectory() as folder:
-        cold = [run_first_step(1, f"{folder}/{i}") for i in range(min(repeats, 3))]
-        warm = [run_first_step(1, f"{folder}/0") for _ in range(repeats)]
-        imports = [run_first_step(0, f"{folder}/0") for _ in range(repeats)]
-    found = {"import gpuadam": imports, "first step ever": cold, "first step, compiled before": warm}
+    found = measure_first_use(min(repeats, 3), repeats)
     return {name: quantiles(samples) for name, samples in found.items()}
 
 

@@ -1,5 +1,5 @@
 """The command line: `python -m gpuadam` is the doctor; `demo` trains a network, `plot` draws schedules,
-`plan` tells what a training asks of each GPU.
+`plan` tells what a training asks of each GPU, `bench` measures how fast this machine can step.
 
 Whatever is wrong with the arguments is told in one line on stderr, with exit status 2, before anything runs.
 """
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import CheckpointError, __version__, demo, demo_lr, doctor, plan_command, plot_command
+from . import CheckpointError, __version__, bench_command, demo, demo_lr, doctor, plan_command, plot_command
+from .bench_cases import ALL, RECIPES
 from .cli_types import (
     REFUSED,
     OneLineParser,
@@ -24,12 +25,15 @@ from .cli_types import (
     one_of,
     positive,
     schedule,
+    several,
     threshold,
     whole_number,
 )
 from .demo_network import TRAINING
+from .machine import count_cores
 from .nvrtc import KernelCompileError
 from .planning import OPTIMIZERS, SHARDED
+from .workloads import NETWORKS
 
 INTERRUPTED = 130
 MOST_STEPS = 10_000_000
@@ -43,7 +47,7 @@ def make_parser() -> OneLineParser:
         description="AdamW, Lion, LAMB and other optimizers for GPU arrays. Without a command: the doctor.",
     )
     parser.add_argument("--version", action="version", version=f"gpuadam {__version__}")
-    commands = parser.add_subparsers(dest="command", title="commands", metavar="doctor | demo | plot | plan")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="doctor | demo | plot | plan | bench")
     commands.add_parser("doctor", help="what is installed, which backend there is, and whether it computes rightly")
     help_text = "train a small network on handwritten digits (needs gpuadam[demo])"
     add_demo_options(commands.add_parser("demo", help=help_text, description=help_text, allow_abbrev=False))
@@ -51,6 +55,8 @@ def make_parser() -> OneLineParser:
     add_plot_options(commands.add_parser("plot", help=help_text, description=help_text, allow_abbrev=False))
     help_text = "memory, bytes moved and the shortest step on each GPU, before one is rented"
     add_plan_options(commands.add_parser("plan", help=help_text, description=help_text, allow_abbrev=False))
+    help_text = "how fast this machine can step, and what the limit is"
+    add_bench_options(commands.add_parser("bench", help=help_text, description=help_text, allow_abbrev=False))
     return parser
 
 
@@ -124,12 +130,35 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="bytes and seconds, as JSON")
 
 
+def add_bench_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--backend", choices=("auto", "cpu", "cuda"), default="auto", help="auto: cuda if there is a GPU (default)")
+    add("--rule", choices=tuple(OPTIMIZERS), default="adamw", help="the optimizer (default: %(default)s)")
+    formats, masters = ("float32", "float64", "bfloat16", "float16"), ("none", "float32", "remainder")
+    add("--dtype", choices=formats, default="float32", help="of weights and gradients (default: %(default)s)")
+    add("--master", type=one_of(*masters), metavar="|".join(masters), help="what 16-bit weights leave out")
+    recipes = several(one_of(*RECIPES, ALL))
+    add("--recipe", type=recipes, default=("plain",), metavar="NAME,...", help=f"of {', '.join(RECIPES)}, {ALL}")
+    counts, names = several(count), several(one_of(*NETWORKS))
+    add("--tensors", type=counts, default=(), metavar="N,...", help="how many, each with each of the sizes")
+    add("--sizes", type=counts, default=(), metavar="N,...", help="elements of a tensor, such as 1000,1e6")
+    add("--models", type=names, default=(), metavar="NAME,...", help=f"the tensors of {', '.join(NETWORKS)}")
+    add("--quick", action="store_true", help="a few seconds in all: fewer cases and samples, and no first use")
+    add("--seconds", type=positive, metavar="X", help="for the samples of a case (default: 1.5)")
+    add("--threads", type=whole_number(1, count_cores()), metavar="N", help="of the CPU (default: all)")
+    for name, text in {"json": "all figures", "csv": "a row for each case", "md": "tables for a page"}.items():
+        add(f"--{name}", type=file_named(f".{name}"), metavar=f"FILE.{name}", help=text)
+    add("--plot", type=file_named(".png"), metavar="FILE.png", help="a picture, which needs matplotlib")
+
+
 def run_command(settings: dict[str, Any]) -> int:
     command = settings.pop("command")
     if command == "plot":
         plot_command.run(plot_command.Options(**settings))
     elif command == "plan":
         plan_command.run(plan_command.Options(**settings))
+    elif command == "bench":
+        bench_command.run(bench_command.Options(**settings))
     elif command == "demo":
         runs = demo_lr if settings.pop("find_lr") else demo
         runs.run(demo.Options(**settings))
@@ -146,6 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = settings["command"]
         return run_command(settings)
     except (
+        bench_command.BenchError,
         demo.DemoError,
         plan_command.PlanError,
         plot_command.PlotError,

@@ -5,12 +5,13 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from .gpus import GPU, GPUS
 from .plot_command import Given
 from .schedule_text import ScheduleTextError, read_schedule
 
+T = TypeVar("T")
 REFUSED = 2
 MOST_PARAMETERS = 10**15
 LONGEST_SHOWN = 60  # characters of a text in an error
@@ -53,6 +54,11 @@ def count(text: str) -> int:
             f"{text!r}; allowed are whole numbers from 1 to {MOST_PARAMETERS:g}, such as 7e9"
         )
     return int(number)
+
+
+def several(read: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    """The type of an option that takes some values of a type, with commas between them; twice the same is once."""
+    return lambda text: tuple(dict.fromkeys(map(read, text.split(","))))
 
 
 def positive(text: str) -> float:

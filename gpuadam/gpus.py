@@ -36,11 +36,9 @@ B200 = Source(
     "https://brent-newsom-nvidia.github.io/AIPS-Boom/wiki/NVIDIA-DGX-B200",
     "https://www.nvidia.com/en-us/data-center/dgx-b200/",
 )
-H100_NVL = Source("https://www.aiminingco.com/gpu/h100-nvl/specs")
 V100_16 = Source(
     "https://www.io-tech.fi/uutinen/nvidia-esitteli-tesla-v100-pci-express-kiihdyttimen-tieteelliseen-laskentaan/"
 )
-V100_32 = Source("https://huggingface.co/RajBhope/gpu-runtime-predictor/blob/main/gpu_catalog.json")
 T4 = Source("https://manualmachine.com/pny/tcst4mpb/8129101-user-manual")  # NVIDIA's product brief, in PNY's name
 GEFORCE = Source("https://kitguru.net/components/graphic-cards/dominic-moass/nvidia-rtx-4090-founders-edition-review")
 RTX_6000_ADA = Source("https://www.grafikkarten.com/de/news/nvidia-rtx-6000-grafikkarte-der-ada-generation")
@@ -48,7 +46,6 @@ RTX_BLACKWELL = Source("https://hardware-corner.net/rtx-5090-vs-rtx-pro-6000-spe
 GPUS = (
     GPU("B200", 180, 8000, B200),
     GPU("H200", 141, 4800, H200),
-    GPU("H100-NVL", 94, 3900, H100_NVL),
     GPU("H100-SXM", 80, 3350, H100),
     GPU("H100-PCIe", 80, 2000, H100),
     GPU("A100-SXM-80GB", 80, 2039, A100),
@@ -59,7 +56,6 @@ GPUS = (
     GPU("RTX-4090", 24, 1008, GEFORCE),
     GPU("RTX-6000-Ada", 48, 960, RTX_6000_ADA),
     GPU("RTX-3090", 24, 936, GEFORCE),
-    GPU("V100-32GB", 32, 900, V100_32),
     GPU("V100-16GB", 16, 900, V100_16),
     GPU("L40S", 48, 864, L40S),
     GPU("A10", 24, 600, A10),

@@ -4,6 +4,7 @@ Device memory is host memory; kernels are the real source, made by g++. `machine
 """
 
 import ctypes
+import time
 import warnings
 import weakref
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 from fake_device import ALIGNMENT, Block, CUDARuntimeError, Queue, Work, machine
 from fake_kernels import RawKernel, RawModule  # noqa: F401 (part of the module)
+
+L2, MEMORY = 2**16, 2**30  # bytes
 
 
 class Device:
@@ -52,19 +55,23 @@ class Device:
 
     @property
     def attributes(self) -> dict[str, int]:
-        return {"MultiProcessorCount": machine.processors}
+        return {"MultiProcessorCount": machine.processors, "L2CacheSize": L2}
 
 
 class Event:
     def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
-        self.device = machine.device
+        self.device, self.is_timed = machine.device, not disable_timing
         self.work: Work | None = None
+        self.reached = 0.0
 
     def record(self, stream: Any = None) -> None:
         queue = (stream or get_current_stream()).queue
         if queue.device != self.device:
             raise CUDARuntimeError(400)
-        self.work = queue.mark()
+        self.work = queue.put(self._note)
+
+    def _note(self, work: Work) -> None:
+        self.reached = time.perf_counter()
 
     @property
     def done(self) -> bool:
@@ -195,6 +202,16 @@ def memcpy_async(dst: int, src: int, size: int, kind: int, stream: int) -> None:
     machine.copies.append((kind, size))
 
 
+def get_elapsed_time(start_event: Event, end_event: Event) -> float:
+    """Milliseconds of the device between two events, both of which it must have reached."""
+    for event in (start_event, end_event):
+        if event.work is None or not event.is_timed:
+            raise CUDARuntimeError(400)
+        if not event.work.is_done:
+            raise CUDARuntimeError(600)
+    return 1e3 * (end_event.reached - start_event.reached)
+
+
 def get_device_count() -> int:
     if machine.device_count < 0:
         raise CUDARuntimeError(100)
@@ -207,6 +224,10 @@ runtime = SimpleNamespace(
     memcpyDeviceToDevice=3,
     memcpyAsync=memcpy_async,
     getDeviceCount=get_device_count,
+    getDeviceProperties=lambda device: {"name": b"stand-in", "totalGlobalMem": MEMORY, "multiProcessorCount": 2},
+    driverGetVersion=lambda: 13000,
+    runtimeGetVersion=lambda: 13000,
+    memGetInfo=lambda: (MEMORY // 2, MEMORY),
     CUDARuntimeError=CUDARuntimeError,
 )
 cuda = SimpleNamespace(
@@ -216,6 +237,7 @@ cuda = SimpleNamespace(
     ExternalStream=ExternalStream,
     Graph=Graph,
     get_current_stream=get_current_stream,
+    get_elapsed_time=get_elapsed_time,
     PinnedMemoryPointer=PinnedMemoryPointer,
     alloc_pinned_memory=alloc_pinned_memory,
     runtime=runtime,
@@ -334,6 +356,11 @@ def zeros(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
     array = empty(shape, dtype, order)
     array.fill(0)
     return array
+
+
+def get_default_memory_pool() -> Any:
+    """It keeps nothing."""
+    return SimpleNamespace(free_all_blocks=lambda: None)
 
 
 def asarray(a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, blocking: bool = False) -> ndarray:

@@ -19,6 +19,7 @@ NAMES = {
     100: "NoDevice",
     101: "InvalidDevice",
     400: "InvalidResourceHandle",
+    600: "NotReady",
     900: "StreamCaptureUnsupported",
     905: "StreamCaptureIsolation",
     906: "StreamCaptureImplicit",

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpuadam"
 FLOORS = [
     {
-        *("jit", "checkpoint", "strangers", "extras", "figures", "gpus", "machine"),
+        *("jit", "checkpoint", "strangers", "extras", "figures", "first_use", "gpus", "machine"),
         *("samples", "device_samples", "workloads"),
     },
     {"exact_math", "rounding", "bandwidth"},
@@ -77,8 +77,11 @@ FLOORS = [
     {"thinc", "torch_optimizer"},
     {"torch"},
     {"demo_network", "demo_picture", "planning"},
-    {"demo", "doctor", "plan_command", "plot_command"},
-    {"demo_lr", "cli_types"},
+    {"demo", "doctor", "plan_command", "plot_command", "bench_cases", "bench_host", "bench_cuda"},
+    {"demo_lr", "cli_types", "bench"},
+    {"bench_report"},
+    {"bench_picture"},
+    {"bench_command"},
     {"cli"},
     {"__main__"},
 ]
@@ -120,12 +123,13 @@ def test_imports_go_down_the_floors():
 @pytest.mark.parametrize(
     ("package", "modules"),
     [
-        ("cupy", {"cuda_memory", "cuda", "doctor", "demo", "device_bandwidth", "device_samples"}),
+        ("cupy", {"cuda_memory", "cuda", "doctor", "demo", "bench_cuda", "device_bandwidth", "device_samples"}),
         (
             "numba",
             {
                 "jit",
                 "bandwidth",
+                "bench_host",
                 "access",
                 "states",
                 "reduction",
