@@ -20,7 +20,7 @@ from gpuadam.workloads import NETWORKS, Workload, uniform
 ROOT = Path(__file__).parents[1]
 MODULES = ("cases", "tables", "torch", "cupy", "contenders", "arrays", "memory", "optax")
 SHAPES = ((40, 30), (7,), (), (300,), (2, 3))
-STEPS = 5
+SCALES = (1.0, 20.0, 0.1, 3.0, 0.5)  # of the gradients in each step: clipped ones do not show them
 
 
 @pytest.fixture
@@ -52,6 +52,14 @@ def flat(found):
     return np.concatenate([np.ravel(np.asarray(array, np.float64)) for array in found])
 
 
+def take_steps(step, grads, inputs):
+    """A step for each of SCALES; gradients are made anew, as some contenders clip them in place."""
+    for scale in SCALES:
+        for grad, values in zip(grads, arrays(2), strict=True):
+            grad[...] = inputs(np.asarray(scale * values, np.float32))
+        step()
+
+
 def warm(step):
     """The factor of the rate in the first hundred steps of a hundred thousand."""
     return step / 100 if step < 100 else 0.5 + 0.5 * math.cos(math.pi * (step - 100) / 99_900)
@@ -61,15 +69,15 @@ def expected(recipe, groups=1, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
     """Parameters after some steps and their average, in float64."""
     params, grads = ([np.float64(array).ravel() for array in arrays(seed)] for seed in (1, 2))
     average = np.concatenate(params)
-    factor = 1.0
-    if recipe in ("clip", "all"):
-        factor = min(1.0, 1.0 / np.linalg.norm(np.concatenate(grads)))
+    grads, clips = np.concatenate(grads), recipe in ("clip", "all")
     rates = np.repeat(
         [1e-3 * (1 - (k * groups // len(SHAPES)) / 1000) for k in range(len(SHAPES))], [p.size for p in params]
     )
-    p, g = average.copy(), factor * np.concatenate(grads)
+    p = average.copy()
     m = v = np.zeros_like(p)
-    for k in range(1, STEPS + 1):
+    for k, scale in enumerate(SCALES, 1):
+        g = scale * grads
+        g = g * min(1.0, 1.0 / np.linalg.norm(g)) if clips else g
         rate = rates * (warm(k - 1) if recipe in ("schedule", "all") else 1.0)
         m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g**2
         p = p - rate * weight_decay * p
@@ -95,9 +103,7 @@ def test_torch_does_the_recipe(gpu, form, recipe, groups):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     params, grads = ([torch.from_numpy(array) for array in arrays(seed)] for seed in (1, 2))
     before = flat(arrays(1))
-    step = gpu.torch.make_torch(case_of(gpu, recipe, groups=groups), params, grads, form)
-    for _ in range(STEPS):
-        step()
+    take_steps(gpu.torch.make_torch(case_of(gpu, recipe, groups=groups), params, grads, form), grads, torch.from_numpy)
     wanted, _ = expected(recipe, groups)
     np.testing.assert_allclose(flat(params) - before, wanted - before, rtol=2e-3, atol=1e-6)
 
@@ -107,9 +113,7 @@ def test_torch_averages_the_weights(gpu, recipe):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     params, grads = ([torch.from_numpy(array) for array in arrays(seed)] for seed in (1, 2))
     acts = gpu.torch.step_acts(case_of(gpu, recipe), params, grads, torch.optim.AdamW)
-    for _ in range(STEPS):
-        for act in acts:
-            act()
+    take_steps(gpu.torch.in_order(*acts), grads, torch.from_numpy)
     averages = dict(zip(acts[-1].__code__.co_freevars, acts[-1].__closure__, strict=True))["averages"].cell_contents
     np.testing.assert_allclose(flat(averages), expected(recipe)[1], rtol=1e-6, atol=1e-7)
 
@@ -119,10 +123,9 @@ def test_torch_averages_the_weights(gpu, recipe):
 def test_ours_does_the_recipe(gpu, recipe, groups, monkeypatch):
     pytest.importorskip("cupy", reason="CuPy is not installed")
     monkeypatch.setattr(gpu.contenders, "cupy", np)
-    params, before = arrays(1), flat(arrays(1))
-    optimizer = gpu.contenders.make_ours(case_of(gpu, recipe, groups=groups), params, arrays(2))
-    for _ in range(STEPS):
-        optimizer.step()
+    (params, grads), before = (arrays(1), arrays(2)), flat(arrays(1))
+    optimizer = gpu.contenders.make_ours(case_of(gpu, recipe, groups=groups), params, grads)
+    take_steps(optimizer.step, grads, np.asarray)
     wanted, average = expected(recipe, groups)
     np.testing.assert_allclose(flat(params) - before, wanted - before, rtol=2e-3, atol=1e-6)
     if recipe in ("ema", "all"):
@@ -154,8 +157,8 @@ def test_the_kernel_for_cupy_is_adamw(gpu):
     names = [word.split()[1] for word in f"{gpu.cupy.INPUTS}, {gpu.cupy.OUTPUTS}".split(", ")]
     params, grads = flat(arrays(1)), flat(arrays(2))
     m, v = np.zeros_like(params), np.zeros_like(params)
-    for k in range(1, STEPS + 1):
-        given = dict(zip(names, (grads, *gpu.cupy.scalars(k), params, m, v), strict=True))
+    for k, scale in enumerate(SCALES, 1):
+        given = dict(zip(names, (scale * grads, *gpu.cupy.scalars(k), params, m, v), strict=True))
         exec(gpu.cupy.BODY, {"sqrt": np.sqrt}, given)
     np.testing.assert_allclose(params, expected("plain")[0], rtol=1e-9)
 
@@ -344,21 +347,20 @@ def test_memory_is_told_for_each_parameter(gpu):
 
 
 @pytest.fixture
-def dry(measuring, monkeypatch, gpu):  # noqa: F811
+def with_torch():
+    """PyTorch, imported before the stand-in is there: its import looks into all modules, those of CuPy too."""
+    return pytest.importorskip("torch", reason="PyTorch is not installed")
+
+
+@pytest.fixture
+def dry(with_torch, measuring, monkeypatch, gpu):  # noqa: F811
     """The benchmark on the stand-in: PyTorch steps tensors of the host, kernels for CuPy do nothing."""
-    pytest.importorskip("torch", reason="PyTorch is not installed")
     monkeypatch.setattr(gpu.contenders, "torch_reason", lambda: None)
-    monkeypatch.setattr(gpu.contenders, "as_torch", as_host_tensor)
+    monkeypatch.setattr(gpu.contenders, "as_torch", lambda array: with_torch.from_numpy(array.memory))
     monkeypatch.setattr(gpu.cupy, "adamw_kernel", lambda: lambda *given: None)
     monkeypatch.setattr(gpu.main, "ARRAY", 1 << 16)
     monkeypatch.setattr(device_samples, "MOST_STEPS", 2)
     return gpu
-
-
-def as_host_tensor(array):
-    import torch
-
-    return torch.from_numpy(array.memory)
 
 
 def run(dry, path, cases, limit=1e9):
