@@ -348,8 +348,12 @@ def test_memory_is_told_for_each_parameter(gpu):
 
 @pytest.fixture
 def with_torch():
-    """PyTorch, imported before the stand-in is there: its import looks into all modules, those of CuPy too."""
-    return pytest.importorskip("torch", reason="PyTorch is not installed")
+    """PyTorch, all of it imported before the stand-in is there: its imports look into all modules, CuPy's too."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    param = torch.ones(1)
+    param.grad = torch.ones(1)
+    torch.optim.AdamW([param]).step()  # whose first step imports more
+    return torch
 
 
 @pytest.fixture
