@@ -7,10 +7,10 @@ from typing import Any
 
 import cupy
 import numpy as np
-from gpu_arrays import as_torch, random_arrays
 from gpu_cases import WEIGHT_DECAY, Case, rate_of
 
 import gpuadam
+from gpuadam.bench_cases import dtype_named, random_arrays
 
 Step = Callable[[], Any]
 Sampler = Callable[[], dict[str, float]]
@@ -50,7 +50,7 @@ def makers_of(case: Case, sampled: Callable[[Step], Sampler]) -> dict[str, Calla
         case: What is stepped. Its arrays are made here; states are each contender's own.
         sampled: Makes a sampler of a step.
     """
-    params, grads = (random_arrays(case.workload.shapes, case.dtype, seed) for seed in (1, 2))
+    params, grads = (random_arrays(cupy, case.workload.shapes, dtype_named(case.dtype), seed) for seed in (1, 2))
     given = [name for name in case.contenders if absence(name) is None]
     return {name: maker(name, case, params, grads, sampled) for name in given}
 
@@ -98,6 +98,17 @@ def our_graph(case: Case, params: list[Any], grads: list[Any]) -> Step:
         finally:
             graph = stream.end_capture()
     return lambda kept=optimizer: graph.launch(cupy.cuda.Stream.null)  # type: ignore[misc]
+
+
+def as_torch(array: Any) -> Any:
+    """The same memory as a tensor of PyTorch."""
+    import torch
+
+    is_bfloat16 = array.dtype.name == "bfloat16"
+    tensor = torch.as_tensor(array.view(np.int16) if is_bfloat16 else array, device="cuda")
+    if tensor.data_ptr() != array.data.ptr:
+        raise RuntimeError("PyTorch has copied an array that it was to share")
+    return tensor.view(torch.bfloat16) if is_bfloat16 else tensor
 
 
 def torch_step(form: str) -> Callable[[Case, list[Any], list[Any]], Step]:

@@ -44,10 +44,6 @@ class GPU:
         """Bytes that can still be had; those of CuPy's pool were given back by `release`."""
         return int(self.xp.cuda.runtime.memGetInfo()[0])
 
-    def sets(self, held: int, tensors: int) -> int:
-        """Optimizers to be stepped in turn: one, since the cache is emptied before each step."""
-        return 1
-
     def streams(self) -> dict[str, Stream]:
         """What memory gives, by arrays that no cache holds."""
         return device_streams(max(ARRAY, FLUSH * l2_bytes()))

@@ -12,7 +12,7 @@ from .first_use import COLD, IMPORT, WARM
 
 TARGETS = {IMPORT: 0.5, COLD: 10.0, WARM: 0.5}  # seconds
 BUSY = 0.25  # load for each core above which a machine is not quiet
-PLAIN = ("case", "recipe", "tensors", "elements", "bytes_moved", "bytes_held", "sets_in_turn", "in_cache", "limit")
+PLAIN = ("case", "recipe", "tensors", "elements", "bytes_moved", "bytes_held", "in_cache", "limit")
 SPREAD = ("seconds", "host_seconds", "wall_seconds", "elements_per_second", "bytes_per_second", "part_of_limit")
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]

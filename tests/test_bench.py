@@ -101,7 +101,7 @@ def test_the_result_has_all_that_it_promises(tmp_path, capsys):
     ]
     for case in result["cases"]:
         held = {"plain": 16, "ema": 20}[case["recipe"]] * case["elements"]
-        assert (case["bytes_held"], case["sets_in_turn"]) == (held, 1)
+        assert case["bytes_held"] == held
         assert case["in_cache"] == (held < 2 * CACHE)
         assert case["limit"] == max(
             case["memory_bytes_per_second"], key=lambda name: case["memory_bytes_per_second"][name]["median"]
@@ -128,14 +128,14 @@ def test_figures_are_what_samples_come_to():
         "copy": [{"seconds": s} for s in (0.1, 0.1, 0.001)],  # once the best, but not by its median
         "scale": [{"seconds": s} for s in (0.1, 0.2, 0.1)],
     }
-    found = bench.figures(case, 3, 1000, taken, streams)
+    found = bench.figures(case, 8000, taken, streams)
     assert found["limit"] == "scale"
     assert found["bytes_per_second"]["median"] == 28_000 / 2.0
     parts = sorted([(28_000 / 1) / (3000 / 0.1), (28_000 / 2) / (3000 / 0.2), (28_000 / 4) / (3000 / 0.1)])
     assert [found["part_of_limit"][place] for place in ("min", "median", "max")] == pytest.approx(parts)
     assert found["host_seconds"]["median"] == 1e-6
-    assert (found["sets_in_turn"], found["in_cache"]) == (3, False)
-    assert bench.figures(case, 1, 8001, taken, streams)["in_cache"]
+    assert not found["in_cache"]
+    assert bench.figures(case, 8001, taken, streams)["in_cache"]
 
 
 def test_every_optimizer_can_be_measured():
@@ -154,7 +154,7 @@ def test_every_recipe_reaches_the_optimizer(monkeypatch):
 
     monkeypatch.setitem(bench_cases.OPTIMIZERS, "adamw", Noted)
     for case in make_cases([uniform(1, 4)], "adamw", "float32", [*bench_cases.RECIPES, "all"], {}):
-        make_step(case, np, 1)
+        make_step(case, np)
         engine = made[-1]._engine
         assert engine.kinds[0].ema == (case.recipe in ("ema", "all"))
         assert (engine.tensors.scope_count > 0) == (case.recipe in ("clip", "all"))
@@ -162,8 +162,7 @@ def test_every_recipe_reaches_the_optimizer(monkeypatch):
         assert lr == (0.0 if case.recipe in ("schedule", "all") else 1e-3)
 
 
-@pytest.mark.parametrize("sets", [1, 3])
-def test_a_step_is_one_step_of_one_set_in_turn(sets, monkeypatch):
+def test_a_step_is_one_step(monkeypatch):
     made = []
 
     def noted(*arguments):
@@ -172,15 +171,12 @@ def test_a_step_is_one_step_of_one_set_in_turn(sets, monkeypatch):
 
     monkeypatch.setattr(bench_cases, "random_arrays", noted)
     (case,) = make_cases([given_workloads([2], [70], [])[0]], "sgd", "float32", ["plain"], {})
-    step = make_step(case, np, sets)
-    params, grads = made[::2], made[1::2]
-    before = [[param.copy() for param in own] for own in params]
-    for _ in range(sets + 1):
-        step()
-    for i in range(sets):
-        taken = 2 if i == 0 else 1
-        for old, new, grad in zip(before[i], params[i], grads[i], strict=True):
-            np.testing.assert_allclose(new, old - taken * 1e-3 * grad, rtol=1e-6, atol=1e-7)
+    step = make_step(case, np)
+    params, grads = made
+    before = [param.copy() for param in params]
+    step()
+    for old, new, grad in zip(before, params, grads, strict=True):
+        np.testing.assert_allclose(new, old - 1e-3 * grad, rtol=1e-6, atol=1e-7)
 
 
 def test_random_arrays_are_random_and_apart(monkeypatch):

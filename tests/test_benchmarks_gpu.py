@@ -408,17 +408,6 @@ def test_what_is_too_large_or_too_late_is_left_out(dry, tmp_path):
     assert "limit" in late["left_out"][large.name]
 
 
-def test_arrays_are_random_and_of_the_case(dry):
-    pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
-    dry.arrays.BLOCK = 1000
-    for dtype in ("float32", "float16", "bfloat16"):
-        found = dry.arrays.random_arrays([(2500,), (3, 5), ()], dtype, 1)
-        assert [(array.shape, array.dtype.name) for array in found] == [((2500,), dtype), ((3, 5), dtype), ((), dtype)]
-        values = np.float32(found[0].get())
-        assert 0.9 < values.std() < 1.1
-        np.testing.assert_array_equal(values[:500], values[2000:])
-
-
 def test_the_state_of_the_device_is_asked_of_the_driver(dry, monkeypatch):
     asked = []
 
