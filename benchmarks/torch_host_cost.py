@@ -9,14 +9,18 @@ the launches.
 """
 
 import argparse
+import os
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from cpu_workers import Step, Workers
 from measure import add_output_options, measure_and_tell
-from step import compare, set_our_threads, set_torch_threads
 
 from gpuadam.figures import digits
 from gpuadam.machine import machine
+from gpuadam.samples import interleave, quantiles
 
 COUNTS = (10, 100, 1000, 10_000)
 ELEMENTS = 16
@@ -65,15 +69,14 @@ def make(name: str, case: str, count: int) -> Callable[[], None]:
     )()
 
 
-def set_threads(threads: int) -> None:
-    set_our_threads(threads)
-    set_torch_threads(threads)
-
-
 def backward_of(params: list[Any]) -> Callable[[], None]:
     import torch
 
     return lambda: torch.cat(params).square().sum().backward()
+
+
+def made(name: str, case: str, count: int) -> Step:
+    return Step(make(name, case, count))
 
 
 def scheduled(optimizer: Any) -> Callable[[], None]:
@@ -97,8 +100,13 @@ def moving(optimizer: Any, backward: Callable[[], None]) -> Callable[[], None]:
 
 def measure_case(case: str, count: int, arguments: argparse.Namespace) -> dict[str, Any]:
     names = [name for name in CONTENDERS if name != "nothing" or case == "moving"]
-    taken = {name: (set_threads, make, name, case, count) for name in names}
-    return {"case": case, "tensors": count, "elements": ELEMENTS * count, **compare(taken, arguments)}
+    with Workers() as workers:
+        failures = workers.make({name: partial(made, name, case, count) for name in names})
+        end = time.perf_counter() + arguments.seconds
+        samplers = {name: workers.sampler(name) for name in names if name not in failures}
+        found = interleave(samplers, arguments.repeats, lambda: time.perf_counter() < end)
+    times = {name: quantiles(samples) for name, samples in found.items()}
+    return {"case": case, "tensors": count, "elements": ELEMENTS * count, "seconds": times, "failures": failures}
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -112,7 +120,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             "contenders": CONTENDERS,
             "cases": CASES,
             "samples": "interleaved; each the mean of some steps, after one that is not counted; a process for each",
-            "ratio": "quantiles of the ratios of paired samples, to the first of the case",
         },
         "cases": [measure_case(case, count, arguments) for case in arguments.cases for count in arguments.counts],
     }
@@ -150,7 +157,9 @@ def read_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    measure_and_tell(read_arguments(), measure, describe, table, "Host time of a step")
+    arguments = read_arguments()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])  # processes inherit it
+    measure_and_tell(arguments, measure, describe, table, "Host time of a step")
 
 
 if __name__ == "__main__":
