@@ -233,10 +233,10 @@ def test_the_loop_of_the_cpu_takes_vectors(name, instructions):
 
 @pytest.mark.parametrize("name", ["instructions", "instructions-cpu"])
 def test_the_tables_of_the_page_are_those_of_the_records(name, instructions):
-    path = f"benchmarks/results/{name}.json"
-    table = instructions.markdown_table(*instructions.table_of(json.loads((ROOT / path).read_text())))
+    result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    table = instructions.markdown_table(*instructions.table_of(result))
     page = (ROOT / "benchmarks" / "README.md").read_text()
-    assert f"<!-- table: {path} -->\n{table}\n<!-- end of table -->" in page
+    assert f"<!-- table: {name} -->\n{table}\n<!-- end of table -->" in page
 
 
 def test_what_is_written_is_read_again(instructions, tmp_path):
