@@ -1,99 +1,55 @@
-"""A step on a GPU: the memory bandwidth it reaches, against a copy and PyTorch's fused step; and its cost to the host.
+"""A step on a GPU: the bandwidth it reaches, against copies, PyTorch, optax, CuPy's kernels; and its cost to the host.
 
     python benchmarks/gpu.py --json benchmarks/results/gpu.json
+    python benchmarks/gpu.py --show benchmarks/results/gpu.json
 
-Every sample is a batch of steps between two CUDA events; samples of all contenders are interleaved, and medians of at
-least 20 are told. AdamW in float32 moves 28 bytes an element: it reads parameter, gradient and two moments, and writes
-all but the gradient. The copy, from device to device, moves as many bytes, half read and half written. Where the arrays
-of one optimizer would fit into the L2 cache, a single tensor is stepped by several optimizers in turn; cases of many
-small tensors are marked "in L2".
+All contenders of a case step the same parameters with the same gradients, sample after sample by turns; medians are
+told. A sample takes each step between two CUDA events, with the L2 cache emptied before it, by reading an array of four
+times its size; then as many steps in a row. So there are the time of the device with nothing in the cache, the time
+until the host may go on, and the time on the wall of a step in a row. A CUDA graph that is replayed shows what is left
+without the host. The bytes of a step are counted from what it must read and write; the copies are measured in turn with
+the steps.
 """
 
 import argparse
-import gc
 import json
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cupy
-import numpy as np
-from gpu_contenders import CASES, Case, l2_bytes, makers_of, torch_reason
+from gpu_cases import CASES, Case
+from gpu_contenders import absence, makers_of
+from gpu_memory import free_memory, watched
+from gpu_tables import print_result
 
 from gpuadam import cuda
-from gpuadam.figures import digits, duration, print_table
+from gpuadam.bandwidth import Stream
+from gpuadam.device_bandwidth import device_streams, flusher, l2_bytes
+from gpuadam.device_samples import device_sampler
 from gpuadam.machine import machine
 from gpuadam.samples import interleave, quantiles, ratios
 
-BATCH = 4e-3  # seconds that a batch is to take
-MOST_STEPS = 60  # of a batch: more would fill the queue of launches
-
-
-def sampler(step: Callable[[], Any]) -> Callable[[], dict[str, float]]:
-    """A function that takes one sample: seconds of a step to the device, to the host, and until all is done."""
-    begin, end = cupy.cuda.Event(), cupy.cuda.Event()
-    null = cupy.cuda.Stream.null
-
-    def run(steps: int) -> dict[str, float]:
-        step()
-        cupy.cuda.Device().synchronize()
-        start = time.perf_counter()
-        begin.record(null)
-        for _ in range(steps):
-            step()
-        end.record(null)
-        enqueued = time.perf_counter()
-        end.synchronize()
-        done = time.perf_counter()
-        device = cupy.cuda.get_elapsed_time(begin, end) / 1e3
-        found = {"device": device, "host": enqueued - start, "wall": done - start}
-        return {name: seconds / steps for name, seconds in found.items()}
-
-    for _ in range(3):
-        run(2)
-    steps = int(min(MOST_STEPS, max(2, BATCH / max(run(5)["wall"], 1e-7))))
-    return lambda: run(steps)
-
-
-def made(makers: dict[str, Callable[[], Any]], failures: dict[str, str]) -> dict[str, Callable[[], Any]]:
-    """Samplers of all that can be made and run; the reasons of the others are noted."""
-    found = {}
-    for name, make in makers.items():
-        try:
-            found[name] = sampler(make())
-        except Exception as error:  # one contender that fails must not cost the figures of the others
-            failures[name] = f"{type(error).__name__}: {error}"
-    return found
-
-
-def measure_case(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
-    failures: dict[str, str] = {}
-    samplers = made(makers_of(case), failures)
-    end = time.perf_counter() + arguments.seconds
-    samples = interleave(samplers, arguments.repeats, lambda: time.perf_counter() < end)
-    result: dict[str, Any] = {"case": case.name, "rule": case.rule, "dtype": np.dtype(case.dtype).name}
-    result |= {"tensors": len(case.shapes), "elements": case.elements, "bytes_moved": case.moved, "failures": failures}
-    result |= {"sets_in_turn": case.sets, "in_l2": case.sets * case.held < 2 * l2_bytes()}
-    for what in ("device", "host", "wall"):
-        result[f"{what}_seconds"] = {name: quantiles([s[what] for s in found]) for name, found in samples.items()}
-    device = {name: [s["device"] for s in found] for name, found in samples.items()}
-    result["bytes_per_second"] = {name: quantiles([case.moved / s for s in found]) for name, found in device.items()}
-    if "copy" in device:
-        result["part_of_copy"] = {name: ratios(device["copy"], found) for name, found in device.items()}
-    if {"torch", "gpuadam"} <= set(device):
-        result["speedup_over_torch"] = ratios(device["torch"], device["gpuadam"])
-    return result
-
-
-def free_memory() -> None:
-    """Give back what the last case held."""
-    gc.collect()
-    cupy.cuda.Device().synchronize()
-    cupy.get_default_memory_pool().free_all_blocks()
-    if "torch" in sys.modules:
-        sys.modules["torch"].cuda.empty_cache()
+ARRAY = 2**30  # bytes of each array of the streams
+SPARE = 3 * 2**30  # bytes of device memory to leave alone
+COPIES = ("copy", "copy kernel")
+UNSEEN = ("optax",)  # whose memory is in no pool that is asked
+MOST_SAMPLES = 101
+WHAT = ("seconds", "host_seconds", "wall_seconds")
+QUERY = "name,driver_version,pstate,clocks.sm,clocks.mem,power.draw,power.limit,temperature.gpu"
+METHOD = {
+    "samples": "interleaved; each the mean of some steps, after steps that are not counted",
+    "seconds": "between CUDA events around each step; before it the L2 cache is emptied by reading four times its size",
+    "host_seconds": "until the host may go on",
+    "wall_seconds": "of a step in an unbroken row, until all is done; optax, whose streams are XLA's, has this alone",
+    "ratio": "quantiles of the ratios of paired samples of `seconds`, to gpuadam's; wall_ratio: of `wall_seconds`",
+    "memory": "bytes by the pools' statistics: what making a contender and its first steps left, and took beside that",
+}
+Samples = dict[str, list[dict[str, float]]]
 
 
 def describe_machine() -> dict[str, Any]:
@@ -109,96 +65,161 @@ def describe_machine() -> dict[str, Any]:
     return {**machine(), **about}
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def device_state() -> str:
+    """Clocks, power and temperature as the driver tells them."""
+    command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+class Bench:
+    """What all cases are measured with.
+
+    Args:
+        seconds: For the samples of a case.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.flush = seconds, flusher()
+        self.streams = device_streams(max(ARRAY, 4 * l2_bytes()))
+        self._stream_samplers = {name: device_sampler(stream.run) for name, stream in self.streams.items()}
+
+    def memory(self, repeats: int = 20) -> dict[str, Any]:
+        """Bytes a second of each stream."""
+        found = interleave(self._stream_samplers, repeats)
+        return {name: quantiles(rates(self.streams[name], samples)) for name, samples in found.items()}
+
+    def measure(self, case: Case) -> dict[str, Any]:
+        """All that is told of a case."""
+        failures: dict[str, str] = {}
+        samplers, memory = {}, {}
+        for name, make in makers_of(case, partial(device_sampler, flush=self.flush)).items():
+            try:
+                samplers[name], taken = watched(make)
+                memory |= {name: taken} if name not in UNSEEN else {}
+            except Exception as error:  # one contender that fails must not cost the figures of the others
+                failures[name] = f"{type(error).__name__}: {error}"
+        samplers |= {name: self._stream_samplers[name] for name in COPIES}
+        end = time.perf_counter() + self.seconds
+        samples = interleave(samplers, MOST_SAMPLES, lambda: time.perf_counter() < end)
+        return {**about(case), **figures(case, samples, self.streams), "memory": memory, "failures": failures}
+
+
+def rates(stream: Stream, samples: list[dict[str, float]]) -> list[float]:
+    return [stream.moved / sample["seconds"] for sample in samples]
+
+
+def about(case: Case) -> dict[str, Any]:
+    elements = case.workload.elements
+    return {
+        "case": case.name,
+        "title": case.title,
+        "dtype": case.dtype,
+        "recipe": case.recipe,
+        "groups": case.workload.groups,
+        "tensors": len(case.workload.shapes),
+        "elements": elements,
+        "bytes_moved": case.moved,
+        "bytes_an_element": case.moved / elements,
+    }
+
+
+def figures(case: Case, samples: Samples, streams: dict[str, Stream]) -> dict[str, Any]:
+    """What the samples of a case come to."""
+    copies = {name: rates(streams[name], samples.pop(name)) for name in COPIES}
+    found: dict[str, Any] = {}
+    for what in WHAT:
+        own = {name: [one[what] for one in taken] for name, taken in samples.items() if what in taken[0]}
+        found[what] = {name: quantiles(times) for name, times in own.items()}
+        if "gpuadam" in own and what != "host_seconds":
+            ours = own.pop("gpuadam")
+            found[what.replace("seconds", "ratio")] = {name: ratios(times, ours) for name, times in own.items()}
+    best = max(copies, key=lambda name: quantiles(copies[name])["median"])
+    ours = {name: [case.moved / one["seconds"] for one in samples[name]] for name in samples if "gpuadam" in name}
+    return {
+        **found,
+        "bytes_per_second": {name: quantiles(own) for name, own in ours.items()},
+        "memory_bytes_per_second": {name: quantiles(own) for name, own in copies.items()},
+        "limit": best,
+        "part_of_limit": {name: ratios(own, copies[best]) for name, own in ours.items()},
+    }
+
+
+def room() -> int:
+    """Bytes of device memory for a case."""
+    return int(cupy.cuda.runtime.memGetInfo()[0]) - SPARE
+
+
+def measure(cases: list[Case], arguments: argparse.Namespace) -> dict[str, Any]:
     """All cases; figures are saved after each, so that a run that is cut off leaves what it has."""
     begin = time.perf_counter()
-    result: dict[str, Any] = {"benchmark": "step on a GPU", "machine": describe_machine(), "cases": [], "left_out": {}}
-    result["torch"] = torch_reason() or "compared"
-    for case in CASES:
-        if not any(part in case.name for part in arguments.cases.split(",")):
-            continue
-        free_memory()
-        free = cupy.cuda.runtime.memGetInfo()[0]
+    result: dict[str, Any] = {"benchmark": "step on a GPU", "machine": describe_machine(), "method": METHOD}
+    result |= {"state_before": device_state(), "cases": [], "left_out": {}, "broken": {}}
+    bench = Bench(arguments.seconds)
+    result["memory"] = bench.memory()
+    result["absent"] = {name: why for case in cases for name in case.contenders if (why := absence(name))}
+    for case in cases:
         if time.perf_counter() - begin > arguments.limit:
             result["left_out"][case.name] = f"the limit of {arguments.limit:g} s was reached"
-        elif case.needed > free:
-            result["left_out"][case.name] = f"it needs {case.needed} bytes of device memory, {free} are free"
         else:
-            try:
-                result["cases"].append(measure_case(case, arguments))
-            except Exception as error:  # the other cases are worth having
-                result["left_out"][case.name] = f"{type(error).__name__}: {error}"
+            measure_one(bench, case, result)
         result["seconds"] = time.perf_counter() - begin
-        if arguments.json:
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        save(result, arguments.json)
+    result["state_after"] = device_state()
+    save(result, arguments.json)
     return result
 
 
-def median(case: dict[str, Any], what: str, name: str, show: Callable[[float], str]) -> str:
-    """One figure of a case, or nothing where the contender is not there."""
-    found = case.get(what, {}).get(name)
-    return show(found["median"]) if found else ""
+def measure_one(bench: Bench, case: Case, result: dict[str, Any]) -> None:
+    free_memory()
+    most = room()
+    fitting = case.within(most)
+    if fitting.needed > most:
+        needed = f"it needs {fitting.needed / 1e9:.1f} GB of device memory, there is room for {most / 1e9:.1f}"
+        result["left_out"][case.name] = needed
+        return
+    begin = time.perf_counter()
+    try:
+        found = bench.measure(fitting)
+    except Exception as error:  # the other cases are worth having
+        result["broken"][case.name] = f"{type(error).__name__}: {error}"
+        return
+    result["cases"].append({**found, "seconds_taken": time.perf_counter() - begin})
+    print(f"{case.title}: {found['seconds'].get('gpuadam', {}).get('median', 0) * 1e6:,.1f} us", flush=True)
 
 
-def bandwidth_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    header = ["case", "copy GB/s", "gpuadam GB/s", "of the copy", "torch GB/s", "of the copy", "speed-up"]
-    rows = []
-    for case in result["cases"]:
-        row = [case["case"] + (" (in L2)" if case["in_l2"] else ""), bandwidth(case, "copy")]
-        for name in ("gpuadam", "torch"):
-            row += [bandwidth(case, name), median(case, "part_of_copy", name, lambda part: f"{100 * part:.1f} %")]
-        speedup = case.get("speedup_over_torch")
-        rows.append([*row, f"{digits(speedup['median'])} x" if speedup else ""])
-    return header, rows
+def save(result: dict[str, Any], path: Path | None) -> None:
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def bandwidth(case: dict[str, Any], name: str) -> str:
-    return median(case, "bytes_per_second", name, lambda rate: f"{rate / 1e9:,.0f}")
-
-
-def time_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Time of a step: until all is done, and (in brackets) until the host may go on."""
-    names = ["gpuadam", "gpuadam, graph", "gpuadam, torch tensors", "torch", "torch, graph"]
-    rows = []
-    for case in result["cases"]:
-        row = [case["case"]]
-        for name in names:
-            wall = median(case, "wall_seconds", name, duration)
-            row.append(f"{wall} ({median(case, 'host_seconds', name, duration)})" if wall else "")
-        rows.append(row)
-    return ["wall time of a step (host)", *names], rows
-
-
-def print_result(result: dict[str, Any]) -> None:
-    about = result["machine"]
-    print(f"{about['device']}, {about['packages']}, {about['date']}; torch: {result['torch']}")
-    if result["cases"]:
-        print_table("Bandwidth", *bandwidth_table(result))
-        print_table("Time", *time_table(result))
-    for case in result["cases"]:
-        for name, reason in case["failures"].items():
-            print(f"{case['case']}: {name} failed: {reason[:200]}")
-    for name, reason in result["left_out"].items():
-        print(f"{name} was left out: {reason[:200]}")
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default="", help="parts of the names of the cases wanted, with semicolons between")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time for the samples of a case (default 2)")
+    parser.add_argument("--limit", type=float, default=360.0, help="seconds after which no case is begun (default 360)")
+    parser.add_argument("--json", type=Path, help="where to write all figures")
+    parser.add_argument("--show", type=Path, metavar="JSON", help="measure nothing; print the tables of this file")
+    return parser.parse_args()
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default="", help="parts of the names of the cases wanted, with commas between")
-    parser.add_argument("--repeats", type=int, default=30, help="samples of each contender (default 30)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="time for the samples of a case (default 8)")
-    parser.add_argument("--limit", type=float, default=120.0, help="seconds after which no case is begun (default 120)")
-    parser.add_argument("--json", type=Path, help="where to write all figures")
-    arguments = parser.parse_args()
+    arguments = read_arguments()
+    if arguments.show:
+        print_result(json.loads(arguments.show.read_text()))
+        return 0
     reason = cuda.unavailable_reason()
     if reason:
         print(f"nothing to measure: {reason}")
         return 1
-    result = measure(arguments)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or JAX would take most of the memory
+    wanted = [case for case in CASES if any(part.strip() in case.name for part in arguments.cases.split(";"))]
+    result = measure(wanted, arguments)
     print_result(result)
-    is_complete = not result["left_out"] and not any(case["failures"] for case in result["cases"])
-    return 0 if is_complete else 1
+    return 1 if result["broken"] or any(case["failures"] for case in result["cases"]) else 0
 
 
 if __name__ == "__main__":

@@ -1,133 +1,94 @@
-"""What `gpu.py` measures: the cases, and the contenders of each: functions that enqueue one step on the null stream."""
+"""The contenders of a case by name: each enqueues one step on the null stream, over arrays that all of them share."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import importlib.util
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import cupy
 import numpy as np
-from measure import CASES as COMMON
+from gpu_cases import WEIGHT_DECAY, Case, rate_of
 
 import gpuadam
-from gpuadam import schedules
-from gpuadam.workloads import Shape, count_elements
+from gpuadam.bench_cases import dtype_named, random_arrays
 
-PIECE = 2**30  # bytes of the buffers of the copy
-SPARE = 3 * 2**30  # bytes of device memory to leave alone
-LR = schedules.warmup_cosine_decay(0.0, 1e-3, 100, 100_000)
-RULES = {"adamw": (gpuadam.AdamW, 2), "amsgrad": (gpuadam.AdamW, 3), "rmsprop": (gpuadam.RMSprop, 1)}  # and its states
+Step = Callable[[], Any]
+Sampler = Callable[[], dict[str, float]]
+MODULES = {"torch": "torch", "bitsandbytes": "bitsandbytes", "optax": "optax"}  # first word of a name: what it needs
 
 
-@dataclass
-class Case:
-    """Tensors and a rule."""
-
-    name: str
-    shapes: Sequence[Shape]
-    rule: str = "adamw"
-    dtype: Any = np.float32
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def elements(self) -> int:
-        return count_elements(self.shapes)
-
-    @property
-    def moved(self) -> int:
-        """Bytes that a step must move."""
-        return self.elements * np.dtype(self.dtype).itemsize * (3 + 2 * RULES[self.rule][1])
-
-    @property
-    def held(self) -> int:
-        """Bytes of the arrays of one optimizer."""
-        return self.elements * np.dtype(self.dtype).itemsize * (2 + RULES[self.rule][1])
-
-    @property
-    def sets(self) -> int:
-        """Optimizers to be stepped in turn, so that a single tensor's arrays are four times the L2 cache."""
-        return 1 if len(self.shapes) > 1 else max(1, -(-4 * l2_bytes() // self.held))
-
-    @property
-    def needed(self) -> int:
-        """Device memory that all contenders take at most."""
-        states = self.held - 2 * self.elements * np.dtype(self.dtype).itemsize
-        return self.sets * (self.held + states) + (4 * states if self.is_small else states) + 2 * PIECE + SPARE
-
-    @property
-    def is_small(self) -> bool:
-        """Whether the host, not the device, may be what a trainer waits for."""
-        return len(self.shapes) > 100 and self.elements < 30_000_000
-
-
-CASES = [
-    *(Case(f"1 x 10^{power}", [(10**power,)]) for power in (6, 7, 8, 9)),
-    Case("ResNet-50, 161 tensors", COMMON["resnet50"].shapes),
-    Case("1000 x 1000", COMMON["1000x1000"].shapes),
-    Case("10000 x 128", COMMON["10000x128"].shapes),
-    Case("300 x 2.3 M", [(2_300_000,)] * 300),
-    Case("float64, 1 x 10^8", [(10**8,)], dtype=np.float64),
-    Case("AMSGrad, 1 x 10^8", [(10**8,)], "amsgrad", settings={"amsgrad": True}),
-    Case("RMSprop, 1 x 10^8", [(10**8,)], "rmsprop"),
-]
-
-
-def l2_bytes() -> int:
-    """Size of the device's L2 cache."""
-    return int(cupy.cuda.Device().attributes["L2CacheSize"])
-
-
-def random_arrays(case: Case, seed: int) -> list[Any]:
-    """Device arrays, each an allocation of its own, of numbers from a block that is repeated."""
-    block = cupy.asarray(np.random.default_rng(seed).standard_normal(1_000_003).astype(case.dtype))
-    arrays = []
-    for shape in case.shapes:
-        flat = cupy.empty(int(np.prod(shape)), case.dtype)
-        for begin in range(0, flat.size, block.size):
-            piece = flat[begin : begin + block.size]
-            piece[...] = block[: piece.size]
-        arrays.append(flat.reshape(shape))
-    return arrays
-
-
-def make_ours(case: Case, params: list[Any], grads: list[Any]) -> Any:
-    optimizer = RULES[case.rule][0](params, lr=LR, **case.settings)
-    optimizer.bind(grads)
-    return optimizer
-
-
-def make_torch(case: Case, params: list[Any], grads: list[Any], **options: Any) -> Any:
-    """PyTorch's optimizer over the very same parameters and gradients; it has no fused RMSprop."""
-    import torch
-
-    mirrors = [as_torch(param) for param in params]
-    for mirror, grad in zip(mirrors, grads, strict=True):
-        mirror.grad = as_torch(grad)
-    if case.rule == "rmsprop":
-        return torch.optim.RMSprop(mirrors, lr=1e-4, foreach=True)
-    return torch.optim.AdamW(mirrors, lr=1e-4, fused=True, **case.settings, **options)
-
-
-def as_torch(array: Any) -> Any:
-    import torch
-
-    tensor = torch.as_tensor(array, device="cuda")
-    if tensor.data_ptr() != array.data.ptr:
-        raise RuntimeError("PyTorch has copied an array that it was to share")
-    return tensor
+@cache
+def absence(name: str) -> str | None:
+    """Why a contender is not there; None if it is."""
+    family = name.split()[0]
+    if family not in MODULES:
+        return None
+    if importlib.util.find_spec(MODULES[family]) is None:
+        return f"{MODULES[family]} is not installed"
+    try:
+        return {"torch": torch_reason, "bitsandbytes": torch_reason, "optax": optax_reason}[family]()
+    except Exception as error:  # an import that fails, for instance by a library of CUDA that is missing
+        return f"{type(error).__name__}: {error}"
 
 
 def torch_reason() -> str | None:
-    """Why there is no PyTorch to compare with."""
-    try:
-        import torch
-    except ImportError as error:
-        return f"PyTorch cannot be imported: {error}"
+    import torch
+
     return None if torch.cuda.is_available() else "PyTorch was built without CUDA, or sees no device"
 
 
-def capture_ours(optimizer: Any) -> Callable[[], None]:
-    """A graph of one step, and what replays it on the null stream."""
-    stream = cupy.cuda.Stream(non_blocking=True)
+def optax_reason() -> str | None:
+    import gpu_optax
+
+    return gpu_optax.optax_reason()
+
+
+def makers_of(case: Case, sampled: Callable[[Step], Sampler]) -> dict[str, Callable[[], Sampler]]:
+    """What makes the sampler of each contender that is there.
+
+    Args:
+        case: What is stepped. Its arrays are made here; states are each contender's own.
+        sampled: Makes a sampler of a step.
+    """
+    params, grads = (random_arrays(cupy, case.workload.shapes, dtype_named(case.dtype), seed) for seed in (1, 2))
+    given = [name for name in case.contenders if absence(name) is None]
+    return {name: maker(name, case, params, grads, sampled) for name in given}
+
+
+def maker(
+    name: str, case: Case, params: list[Any], grads: list[Any], sampled: Callable[[Step], Sampler]
+) -> Callable[[], Sampler]:
+    if name == "optax":
+        return lambda: make_optax(case)
+    return lambda: sampled(STEPS[name](case, params, grads))
+
+
+def make_optax(case: Case) -> Sampler:
+    import gpu_optax
+
+    return gpu_optax.make_optax(case)
+
+
+def make_ours(case: Case, params: list[Any], grads: list[Any]) -> Any:
+    """Our optimizer, with the gradients bound; a loss scale of 1 on the device, where the recipe unscales."""
+    settings = case.settings
+    rate = settings.pop("lr")
+    parts = enumerate(case.spread(params))
+    groups = [{"params": part, "lr": rate * rate_of(k)} for k, part in parts]
+    optimizer = gpuadam.AdamW(groups, weight_decay=WEIGHT_DECAY, **settings)
+    scale = {"grad_scale": cupy.asarray(np.ones(1, np.float32))} if case.recipe == "all" else {}
+    optimizer.bind(grads, **scale)
+    return optimizer
+
+
+def our_step(case: Case, params: list[Any], grads: list[Any]) -> Step:
+    return make_ours(case, params, grads).step  # type: ignore[no-any-return]
+
+
+def our_graph(case: Case, params: list[Any], grads: list[Any]) -> Step:
+    """A graph of one step, and what replays it."""
+    optimizer, stream = make_ours(case, params, grads), cupy.cuda.Stream(non_blocking=True)
+    cupy.cuda.Device().synchronize()
     with stream:
         optimizer.step()
         stream.synchronize()
@@ -136,73 +97,42 @@ def capture_ours(optimizer: Any) -> Callable[[], None]:
             optimizer.step()
         finally:
             graph = stream.end_capture()
-    return lambda: graph.launch(cupy.cuda.Stream.null)
+    return lambda kept=optimizer: graph.launch(cupy.cuda.Stream.null)  # type: ignore[misc]
 
 
-def capture_torch(case: Case, params: list[Any], grads: list[Any]) -> Callable[[], None]:
+def as_torch(array: Any) -> Any:
+    """The same memory as a tensor of PyTorch."""
     import torch
 
-    optimizer = make_torch(case, params, grads, capturable=True)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            optimizer.step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        optimizer.step()
-    return lambda kept=optimizer: graph.replay()  # type: ignore[misc]
+    is_bfloat16 = array.dtype.name == "bfloat16"
+    tensor = torch.as_tensor(array.view(np.int16) if is_bfloat16 else array, device="cuda")
+    if tensor.data_ptr() != array.data.ptr:
+        raise RuntimeError("PyTorch has copied an array that it was to share")
+    return tensor.view(torch.bfloat16) if is_bfloat16 else tensor
 
 
-def in_turn(steps: list[Callable[[], Any]]) -> Callable[[], None]:
-    """One step of the next optimizer at every call."""
-    if len(steps) == 1:
-        return steps[0]
-    state = {"next": 0}
+def torch_step(form: str) -> Callable[[Case, list[Any], list[Any]], Step]:
+    def make(case: Case, params: list[Any], grads: list[Any]) -> Step:
+        import gpu_torch
 
-    def step() -> None:
-        steps[state["next"]]()
-        state["next"] = (state["next"] + 1) % len(steps)
+        mirrors = [as_torch(array) for array in params], [as_torch(array) for array in grads]
+        if form == "bitsandbytes":
+            return gpu_torch.make_bitsandbytes(case, *mirrors)
+        step = gpu_torch.make_torch(case, *mirrors, form)
+        return gpu_torch.capture_torch(step) if form.endswith("graph") else step
 
-    return step
-
-
-def make_copy(moved: int) -> Callable[[], None]:
-    """A copy that moves so many bytes, half read and half written, at another place of its buffers every time."""
-    source = random_arrays(Case("copy", [(PIECE // 4,)]), 3)[0]
-    target = cupy.empty_like(source)
-    copy, kind = cupy.cuda.runtime.memcpyAsync, cupy.cuda.runtime.memcpyDeviceToDevice
-    state = {"place": 0}
-
-    def step() -> None:
-        left = moved // 2
-        while left:
-            place = state["place"]
-            piece = min(left, PIECE - place)
-            copy(target.data.ptr + place, source.data.ptr + place, piece, kind, 0)
-            state["place"] = (place + piece) % PIECE
-            left -= piece
-
-    return step
+    return make
 
 
-def makers_of(case: Case) -> dict[str, Callable[[], Callable[[], Any]]]:
-    """By name, what makes each contender; all of them share parameters and gradients, none its states."""
-    sets = [(random_arrays(case, 1), random_arrays(case, 2)) for _ in range(case.sets)]
+def kernel_step(case: Case, params: list[Any], grads: list[Any]) -> Step:
+    import gpu_cupy
 
-    def ours() -> Callable[[], Any]:
-        return in_turn([make_ours(case, *arrays).step for arrays in sets])
+    return gpu_cupy.make_kernels(case, params, grads)
 
-    def ours_of_torch_tensors() -> Callable[[], Any]:
-        return make_ours(case, *([as_torch(array) for array in arrays] for arrays in sets[0])).step
 
-    makers = {"copy": lambda: make_copy(case.moved), "gpuadam": ours}
-    if case.sets == 1:
-        makers["gpuadam, graph"] = lambda: capture_ours(make_ours(case, *sets[0]))
-    if torch_reason() is None:
-        makers["torch"] = lambda: in_turn([make_torch(case, *arrays).step for arrays in sets])
-        if case.is_small:
-            makers["gpuadam, torch tensors"] = ours_of_torch_tensors
-            makers["torch, graph"] = lambda: capture_torch(case, *sets[0])
-    return makers
+STEPS: Mapping[str, Callable[[Case, list[Any], list[Any]], Step]] = {
+    "gpuadam": our_step,
+    "gpuadam, graph": our_graph,
+    **{name: torch_step(name) for name in ("torch fused", "torch foreach", "torch capturable, graph", "bitsandbytes")},
+    "CuPy kernel": kernel_step,
+}

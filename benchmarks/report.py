@@ -48,6 +48,12 @@ def gpu_text(result: Found) -> str:
     return "\n\n".join(as_markdown(getattr(gpu_tables, f"{name}_table")(result)) for name in names)
 
 
+def instructions_text(result: Found) -> str:
+    import instructions
+
+    return as_markdown(instructions.table_of(result))
+
+
 SETS = ("targets", "sizes", "networks", "groups", "formats", "recipes", "rules")
 TABLES: dict[str, tuple[str, Callable[[Found], str]]] = {  # of each table: the file with its figures, and the text
     "cpu: machine": ("cpu.json", describe),
@@ -58,6 +64,7 @@ TABLES: dict[str, tuple[str, Callable[[Found], str]]] = {  # of each table: the 
     "cpu: growth in groups": ("cpu.json", partial(set_text, "growth-in-groups", "times")),
     **{f"cpu: {key}": ("cpu.json", partial(if_there, key)) for key in ("overhead", "memory", "first-use")},
     "modes": ("modes-cpu.json", lambda result: as_markdown(report_tables.modes_table(result))),
+    **{name: (f"{name}.json", instructions_text) for name in ("instructions", "instructions-cpu")},
     "gpu": ("gpu.json", gpu_text),
 }
 

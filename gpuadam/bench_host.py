@@ -42,10 +42,6 @@ class Host:
         """Bytes that can still be had."""
         return min([free_in_machine(), *free_in_groups()])
 
-    def sets(self, held: int, tensors: int) -> int:
-        """Optimizers to be stepped in turn: one, since trainers find on a CPU what lies in its cache, too."""
-        return 1
-
     def streams(self) -> dict[str, Stream]:
         """What memory gives, by arrays that no cache holds."""
         return host_streams(min(4 * self.cache, self.free() // 8))

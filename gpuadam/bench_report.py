@@ -11,7 +11,8 @@ from .figures import digits, duration, markdown_table, print_table
 from .first_use import COLD, IMPORT, WARM
 
 TARGETS = {IMPORT: 0.5, COLD: 10.0, WARM: 0.5}  # seconds
-PLAIN = ("case", "recipe", "tensors", "elements", "bytes_moved", "bytes_held", "sets_in_turn", "in_cache", "limit")
+BUSY = 0.25  # load for each core above which a machine is not quiet
+PLAIN = ("case", "recipe", "tensors", "elements", "bytes_moved", "bytes_held", "in_cache", "limit")
 SPREAD = ("seconds", "host_seconds", "wall_seconds", "elements_per_second", "bytes_per_second", "part_of_limit")
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -50,10 +51,21 @@ def step_table(result: dict[str, Any]) -> Table:
 def other_table(result: dict[str, Any]) -> Table:
     """What memory gives, what a call costs, and how long the package takes to start."""
     rows = [[f"memory: {name}", f"{digits(rate / 1e9)} GB/s", ""] for name, rate in memory_rates(result).items()]
+    rows += [
+        [f"an element, {case['recipe']}", f"{moved:g} bytes moved, {kept:g} held", ""]
+        for case, moved, kept in bytes_per_element(result)
+    ]
     rows.append(["a call, whatever it steps", spread(result["call_seconds"]), ""])
     starts = result.get("first_use", {})
     rows += [[name, spread(starts[name]), f"< {duration(most)}"] for name, most in TARGETS.items() if name in starts]
     return ["what", "median (middle half)", "wanted"], rows
+
+
+def bytes_per_element(result: dict[str, Any]) -> list[tuple[dict[str, Any], float, float]]:
+    """The first case of each recipe, with what a step moves for each element, and what is held."""
+    first = {case["recipe"]: case for case in reversed(result["cases"])}
+    cases = [first[recipe] for recipe in result["method"]["recipes"] if recipe in first]
+    return [(case, case["bytes_moved"] / case["elements"], case["bytes_held"] / case["elements"]) for case in cases]
 
 
 def memory_rates(result: dict[str, Any]) -> dict[str, float]:
@@ -78,6 +90,11 @@ def headline(result: dict[str, Any]) -> str:
 def notes(result: dict[str, Any]) -> list[str]:
     """What the figures mean, a line each; the last is the sentence to remember."""
     lines = [f"{title} was left out: {reason}" for title, reason in result["left_out"].items()]
+    load = result["machine"]["load_average_before"]
+    if result["backend"] == "cpu" and load and load > BUSY * result["machine"]["cores"]:
+        lines.append(
+            f"the load was {load:.1f} before: where others compute, too, steps and memory seem slower than they are"
+        )
     if any(case["in_cache"] for case in result["cases"]):
         cache = digits(result["machine"]["cache_bytes"] / 2**20)
         lines.append(f"* lies in the cache of {cache} MiB, or half of it does: memory is not its limit")

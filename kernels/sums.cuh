@@ -50,14 +50,15 @@ __device__ __forceinline__ void visit_rounds(int count, bool wide, const Visit& 
     const int lane = threadIdx.x % WARP;
     const int whole = wide ? count - count % ACCUMULATORS : 0;
 #pragma unroll 1
-    for (int round = 0; round < count; round += ACCUMULATORS)
+    for (int round = 0; round < whole; round += ACCUMULATORS)
+#pragma unroll
+        for (int i = 0; i < OWN / SIZE; ++i) visit(Place<true>{round + (i * WARP + lane) * SIZE, SIZE}, i);
+#pragma unroll 1
+    for (int round = whole; round < count; round += ACCUMULATORS)
 #pragma unroll
         for (int i = 0; i < OWN / SIZE; ++i) {
             const int first = round + (i * WARP + lane) * SIZE;
-            if (round < whole)
-                visit(Place<true>{first, SIZE}, i);
-            else
-                visit(Place<false>{first, count - first}, i);
+            visit(Place<false>{first, count - first}, i);
         }
 }
 

@@ -68,9 +68,9 @@ class Event:
         queue = (stream or get_current_stream()).queue
         if queue.device != self.device:
             raise CUDARuntimeError(400)
-        self.work = queue.put(self.note)
+        self.work = queue.put(self._note)
 
-    def note(self, work: Work) -> None:
+    def _note(self, work: Work) -> None:
         self.reached = time.perf_counter()
 
     @property

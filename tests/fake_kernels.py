@@ -1,9 +1,9 @@
 """The kernels behind `fake_cupy`: a real cubin says which, and g++ has made the same source for the host."""
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import host_kernels
 import numpy as np
@@ -35,9 +35,9 @@ class RawModule:
         self.content = Path(path).read_bytes()
         assert self.content.startswith(b"\x7fELF"), f"{path} is no cubin"
 
-    def get_function(self, name: str) -> "RawKernel":
+    def get_function(self, name: str) -> "RawKernel | StreamKernel":
         assert f".text.{name}\0".encode() in self.content, f"no kernel {name} in it"
-        return RawKernel(known[name])
+        return StreamKernel(name) if known[name].source == "streams.cu" else RawKernel(known[name])
 
 
 class RawKernel:
@@ -103,6 +103,39 @@ class RawKernel:
         address, size = int(record[name][0]), count * dtype.itemsize
         machine.require(address, size, self.device, time)
         return np.frombuffer((ctypes.c_char * size).from_address(address), dtype)
+
+
+class StreamKernel:
+    """The loops of streams.cu by NumPy; tests/test_device_bandwidth.py has the real ones do the same."""
+
+    LOOPS: ClassVar[
+        dict[str, tuple[Callable[..., Any], int]]
+    ] = {  # what is done to arrays and numbers; how many arrays
+        "stream_copy": (lambda a, b: np.copyto(a, b), 2),
+        "stream_triad": (lambda a, b, c, factor: np.copyto(a, b + factor * c), 3),
+        "stream_scale": (lambda a, factor: np.copyto(a, factor * a), 1),
+        "stream_read": (lambda a, b, never: None, 2),
+    }
+
+    def __init__(self, name: str) -> None:
+        self.name, self.device = name, machine.device
+        self.loop, self.arrays = self.LOOPS[name]
+
+    def __call__(self, grid: tuple[int], block: tuple[int], args: tuple[Any, ...]) -> None:
+        assert machine.device == self.device
+        *given, count = args
+        assert [type(n) for n in grid] == [int]
+        assert grid[0] > 0
+        assert block == (256,)
+        assert type(count) is np.int64
+        assert {type(number) for number in given[self.arrays :]} <= {np.float64}
+        assert count % (4 * block[0]) == 0, "the last tile would go beyond the arrays"
+        given[: self.arrays] = [array.memory for array in given[: self.arrays]]
+        read = given[1 if self.name == "stream_read" else 0 : self.arrays]
+        assert {array.nbytes for array in read} == {16 * count}
+        queue = machine.current_queue()
+        machine.launches.append(Launch(self.name, grid, block, b"", queue.captured is not None))
+        queue.put(lambda work: self.loop(*given), is_launch=True)
 
 
 def present(kind: str) -> bool:

@@ -21,7 +21,7 @@ pytestmark = [NEEDS_COMPILER, pytest.mark.usefixtures("stand_in")]
 def small(monkeypatch):
     """Short batches and small buffers."""
     monkeypatch.setattr(bench_cuda, "BATCH", 1e-4)
-    monkeypatch.setattr(bench_cuda, "PIECE", 2**18)
+    monkeypatch.setattr(bench_cuda, "ARRAY", 2**18)
 
 
 def test_the_time_of_the_device_is_told_apart_from_the_hosts():
@@ -33,25 +33,29 @@ def test_the_time_of_the_device_is_told_apart_from_the_hosts():
 
     found = bench_cuda.GPU().sampler(step)()
     assert min(found["seconds"], found["host_seconds"]) >= 4e-3
-    assert found["wall_seconds"] == pytest.approx(found["seconds"] + found["host_seconds"], rel=0.1)
+    assert found["seconds"] < 7e-3
+    assert found["wall_seconds"] >= 8e-3  # the stand-in begins when it is waited for
 
 
-def test_the_copy_moves_what_it_says(small):
-    device = bench_cuda.GPU()
-    (stream,) = device.streams().values()
-    stream.run()
-    size = sum(size for kind, size in machine.copies if kind == fake_cupy.runtime.memcpyDeviceToDevice)
-    assert stream.moved == 2 * size
-    assert size >= 4 * device.cache
+def test_streams_are_of_arrays_that_no_cache_holds(small):
+    streams = bench_cuda.GPU().streams()
+    machine.copies.clear()
+    streams["copy"].run()
+    ((kind, size),) = machine.copies
+    assert kind == fake_cupy.runtime.memcpyDeviceToDevice
+    assert streams["copy"].moved == 2 * size
+    assert size >= 4 * fake_cupy.L2
 
 
-@pytest.mark.parametrize(
-    ("tensors", "size", "sets"),
-    [(1, 10**6, 1), (1, 4096, 4), (1, 10, bench_cuda.MOST_SETS), (10_000, 1, 2), (30_000, 1, 1)],
-)
-def test_sets_in_turn_leave_nothing_in_the_cache(tensors, size, sets):
-    (case,) = make_cases([uniform(tensors, size)], "adamw", "float32", ["plain"], {})
-    assert bench_cuda.GPU().sets(case.held, tensors) == sets
+def test_the_cache_is_emptied_before_each_step():
+    device, steps = bench_cuda.GPU(), []
+    sample = device.sampler(lambda: steps.append(len(machine.launches)))
+    steps.clear()
+    machine.launches.clear()
+    sample()
+    assert {launch.name for launch in machine.launches} == {"stream_read"}
+    apart = len(machine.launches)
+    assert steps == [*range(1, apart + 1), *((apart + 1) * [apart])]
 
 
 def stepped(xp, monkeypatch):
@@ -66,7 +70,7 @@ def stepped(xp, monkeypatch):
     monkeypatch.setitem(bench_cases.OPTIMIZERS, "adamw", Noted)
     (case,) = make_cases([uniform(3, 1500)], "adamw", "float32", ["all"], {})
     made.clear()
-    step = make_step(case, xp, 1)
+    step = make_step(case, xp)
     for _ in range(3):
         step()
     return made
@@ -85,8 +89,7 @@ def test_a_run_on_the_gpu(small, tmp_path, monkeypatch, capsys):
     result = json.loads(path.read_text())
     assert (result["backend"], result["machine"]["device"]) == ("cuda", "stand-in")
     for case in result["cases"]:
-        assert set(case["memory_bytes_per_second"]) == {"copy"}
-        assert case["sets_in_turn"] == -(-4 * fake_cupy.L2 // case["bytes_held"])
+        assert set(case["memory_bytes_per_second"]) == {"copy", "copy kernel", "triad", "scale"}
         assert not case["in_cache"]
         assert case["bytes_per_second"]["max"] == pytest.approx(28 * case["elements"] / case["seconds"]["min"])
         assert 0 < case["host_seconds"]["median"] <= case["wall_seconds"]["max"]

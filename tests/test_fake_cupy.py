@@ -37,18 +37,19 @@ def parameters(function) -> list[str]:
 
 def pairs():
     """Every public function of the stand-in, and the real one."""
-    for name in ("empty", "zeros", "asarray"):
+    for name in ("empty", "zeros", "asarray", "get_default_memory_pool"):
         yield name, getattr(fake_cupy, name), getattr(cupy, name)
     for name in ("get", "set", "view", "fill", "copy", "astype"):
         yield name, getattr(fake_cupy.ndarray, name), getattr(cupy.ndarray, name)
-    for name in ("Event", "Stream", "Device", "alloc_pinned_memory", "get_current_stream"):
+    for name in ("Event", "Stream", "Device", "alloc_pinned_memory", "get_current_stream", "get_elapsed_time"):
         yield name, getattr(fake_cupy.cuda, name), getattr(cupy.cuda, name)
     for name in ("Event", "Stream", "Device", "Graph", "PinnedMemoryPointer"):
         theirs = getattr(cupy.cuda, name)
         for method, ours in vars(getattr(fake_cupy.cuda, name)).items():
             if inspect.isfunction(ours) and not method.startswith("_"):
                 yield f"{name}.{method}", ours, getattr(theirs, method)
-    for name in ("memcpyAsync", "getDeviceCount"):
+    asked = ("getDeviceProperties", "driverGetVersion", "runtimeGetVersion", "memGetInfo")
+    for name in ("memcpyAsync", "getDeviceCount", *asked):
         yield name, getattr(fake_cupy.cuda.runtime, name), getattr(cupy.cuda.runtime, name)
 
 

@@ -20,7 +20,10 @@ from gpuadam.program import Op
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpuadam"
 FLOORS = [
-    {"jit", "checkpoint", "strangers", "extras", "figures", "first_use", "gpus", "machine", "samples", "workloads"},
+    {
+        *("jit", "checkpoint", "strangers", "extras", "figures", "first_use", "gpus", "machine"),
+        *("samples", "device_samples", "workloads"),
+    },
     {"exact_math", "rounding", "bandwidth"},
     {"program"},
     {"expressions", "arrays"},
@@ -45,7 +48,7 @@ FLOORS = [
     {"swaps", "measures"},
     {"cpu_memory", "cuda_memory"},
     {"cpu", "cuda"},
-    {"backends", "faults"},
+    {"backends", "faults", "device_bandwidth"},
     {"engine"},
     {"changes"},
     {"state"},
@@ -120,7 +123,7 @@ def test_imports_go_down_the_floors():
 @pytest.mark.parametrize(
     ("package", "modules"),
     [
-        ("cupy", {"cuda_memory", "cuda", "doctor", "demo", "bench_cuda"}),
+        ("cupy", {"cuda_memory", "cuda", "doctor", "demo", "bench_cuda", "device_bandwidth", "device_samples"}),
         (
             "numba",
             {
