@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aims import HEADER, times, verdict
+
 from gpuadam.figures import digits, duration, print_table
 
 Table = tuple[list[str], list[list[str]]]
@@ -19,10 +21,6 @@ def median(case: Found, what: str, name: str, show: Callable[[float], str] = dig
 
 def percent(part: float) -> str:
     return f"{100 * part:.1f} %"
-
-
-def times(ratio: float) -> str:
-    return f"{digits(ratio)} x"
 
 
 def bandwidth_table(result: Found) -> Table:
@@ -126,13 +124,7 @@ class Target:
         return [case[what][name]["median"] for case in chosen if name in case.get(what, {})]
 
     def row(self, result: Found) -> list[str]:
-        values = self.values(result)
-        if not values:
-            return [self.title, f"{'<=' if self.is_most else '>='} {self.show(self.bound)}", "not measured", ""]
-        found = max(values) if self.is_most else min(values)
-        met = found <= self.bound if self.is_most else found >= self.bound
-        sign = "<=" if self.is_most else ">="
-        return [self.title, f"{sign} {self.show(self.bound)}", self.show(found), "yes" if met else "no"]
+        return verdict(self.title, self.bound, self.values(result), self.show, self.is_most)
 
 
 def matches(name: str, wanted: str) -> bool:
@@ -159,7 +151,7 @@ TARGETS = [
 
 
 def target_table(result: Found) -> Table:
-    return ["target", "bound", "found", "met"], [target.row(result) for target in TARGETS]
+    return HEADER, [target.row(result) for target in TARGETS]
 
 
 def described(result: Found) -> str:

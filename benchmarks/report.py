@@ -45,7 +45,16 @@ def gpu_text(result: Found) -> str:
     import gpu_tables
 
     names = ("bandwidth", "device", "wall", "ratio", "memory", "target")
-    return "\n\n".join(as_markdown(getattr(gpu_tables, f"{name}_table")(result)) for name in names)
+    tables = [getattr(gpu_tables, f"{name}_table")(result) for name in names]
+    tables += [gpu_tables.growth_table(result, what) for what in gpu_tables.GROWTH]
+    return "\n\n".join([gpu_tables.described(result), *map(as_markdown, tables), *gpu_tables.notes(result)])
+
+
+def gpu_speed_text(result: Found) -> str:
+    """What the README says of GPUs."""
+    import gpu_tables
+
+    return f"{gpu_tables.described(result)}\n\n{as_markdown(gpu_tables.bandwidth_table(result))}"
 
 
 def instructions_text(result: Found) -> str:
@@ -66,6 +75,7 @@ TABLES: dict[str, tuple[str, Callable[[Found], str]]] = {  # of each table: the 
     "modes": ("modes-cpu.json", lambda result: as_markdown(report_tables.modes_table(result))),
     **{name: (f"{name}.json", instructions_text) for name in ("instructions", "instructions-cpu")},
     "gpu": ("gpu.json", gpu_text),
+    "gpu: speed": ("gpu.json", gpu_speed_text),
 }
 
 

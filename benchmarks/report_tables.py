@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aims import HEADER, times, verdict
+
 from gpuadam.bench_report import percent, spread
 from gpuadam.figures import digits, duration, markdown_table
 from gpuadam.first_use import COLD, IMPORT, WARM
@@ -21,10 +23,6 @@ RECIPES = {
     "all": "with schedule, clipping, average",
     "spacy": "with schedule, each gradient clipped",
 }
-
-
-def times(ratio: float) -> str:
-    return f"{digits(ratio)} x"
 
 
 def describe(result: Found) -> str:
@@ -162,14 +160,7 @@ class Target:
     is_most: bool = False
 
     def row(self, result: Found) -> list[str]:
-        values = self.figures(result)
-        sign = "<=" if self.is_most else ">="
-        wanted = f"{sign} {self.show(self.bound)}"
-        if not values:
-            return [self.title, wanted, "not measured", ""]
-        worst = max(values) if self.is_most else min(values)
-        met = worst <= self.bound if self.is_most else worst >= self.bound
-        return [self.title, wanted, self.show(worst), "yes" if met else "no"]
+        return verdict(self.title, self.bound, self.figures(result), self.show, self.is_most)
 
 
 def of(case: str, what: str, *names: str) -> Callable[[Found], list[float]]:
@@ -212,7 +203,7 @@ TARGETS = (
 
 
 def target_table(result: Found) -> Table:
-    return ["aim", "bound", "found", "met"], [target.row(result) for target in TARGETS]
+    return HEADER, [target.row(result) for target in TARGETS]
 
 
 def as_markdown(table: Table) -> str:

@@ -9,16 +9,17 @@ the launches.
 """
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from cpu_workers import Step, Workers
-from measure import add_output_options, measure_and_tell
 
-from gpuadam.figures import digits
+from gpuadam.figures import digits, markdown_table, print_table
 from gpuadam.machine import machine
 from gpuadam.samples import interleave, quantiles
 
@@ -152,14 +153,24 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=51, help="samples of each, at most (default 51)")
     parser.add_argument("--seconds", type=float, default=10.0, help="time for a case (default 10)")
     parser.add_argument("--threads", type=int, default=1, help="of all (default 1)")
-    add_output_options(parser)
+    parser.add_argument("--json", type=Path, help="where to write all figures")
+    parser.add_argument("--markdown", type=Path, metavar="JSON", help="measure nothing; print the table of this file")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = read_arguments()
+    if arguments.markdown:
+        result = json.loads(arguments.markdown.read_text())
+        print(describe(result), markdown_table(*table(result)), sep="\n\n")
+        return
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])  # processes inherit it
-    measure_and_tell(arguments, measure, describe, table, "Host time of a step")
+    result = measure(arguments)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    print(describe(result))
+    print_table("Host time of a step", *table(result))
 
 
 if __name__ == "__main__":

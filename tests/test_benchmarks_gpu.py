@@ -398,6 +398,9 @@ def test_a_run_on_the_stand_in(dry, tmp_path, capsys):
     assert "few tensors" in printed
     assert "optax is not compared" in printed
     assert "not measured" in printed
+    page = importlib.import_module("report").TABLES["gpu"][1](result)
+    assert page.count("| few tensors |") == 5  # in the tables of bandwidth, of three times, and of memory
+    assert "optax is not compared" in page
 
 
 def test_what_is_too_large_or_too_late_is_left_out(dry, tmp_path):
