@@ -68,6 +68,7 @@ TABLES: dict[str, tuple[str, Callable[[Found], str]]] = {  # of each table: the 
     "cpu: machine": ("cpu.json", describe),
     "cpu: aims": ("cpu.json", lambda result: as_markdown(report_tables.target_table(result))),
     **{f"cpu: {name}": ("cpu.json", partial(set_text, name, "set")) for name in SETS},
+    "cpu: speed": ("cpu.json", partial(set_text, "targets", "speed")),
     "cpu: bytes": ("cpu.json", partial(set_text, "targets", "bytes")),
     "cpu: growth in tensors": ("cpu.json", partial(set_text, "growth-in-tensors", "times")),
     "cpu: growth in groups": ("cpu.json", partial(set_text, "growth-in-groups", "times")),

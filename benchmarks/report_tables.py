@@ -31,7 +31,7 @@ def describe(result: Found) -> str:
     packages = ", ".join(f"{name} {found}" for name, found in about["packages"].items())
     load = "" if about["load_average_before"] is None else f", load {about['load_average_before']:.1f}"
     where = f"{about['processor']}, {about['cores']} cores{load}"
-    absent = "".join(f" Not there: {name}." for name in result.get("missing", {}))
+    absent = f" Not there: {', '.join(result['missing'])}." if result.get("missing") else ""
     commit = f", commit {about['commit']}" if about.get("commit") else ""
     return f"{where}; Python {about['python']}, {packages}; {about['date']}{commit}.{absent}"
 
@@ -51,17 +51,23 @@ def measured(result: Found, name: str) -> list[Found]:
     return [cases[own] for own in result["sets"][name] if own in cases]
 
 
-def set_table(result: Found, name: str) -> Table:
+def set_table(result: Found, name: str, unseen: Sequence[str] = ()) -> Table:
     """Time of ours and its part of memory's bandwidth; then how many times as long each other one takes."""
     cases = measured(result, name)
-    others = [own for own in result["contenders"] if any(own in case["speed_up"] for case in cases)]
+    seen = [own for own in result["contenders"] if own not in unseen]
+    others = [own for own in seen if any(own in case["speed_up"] for case in cases)]
     rows = []
     for case in cases:
         part = percent(case["of_memory"][OURS]["median"]) + (" *" if case["in_cache"] else "")
         ratios = [times(case["speed_up"][own]["median"]) if own in case["speed_up"] else "" for own in others]
         rows.append([title_of(case), spread(case["seconds"][OURS]), part, *ratios])
     titles = [result["contenders"][own] for own in others]
-    return [name.replace("-", " "), f"{OURS}: {FIGURE}", "of memory's bandwidth", *titles], rows
+    return ["case", f"{OURS}: {FIGURE}", "of memory's bandwidth", *titles], rows
+
+
+def speed_table(result: Found, name: str) -> Table:
+    """The same for the README: without forms that nobody would choose, and ours for thinc."""
+    return set_table(result, name, ("torch-loop", "gpuadam-thinc"))
 
 
 def bytes_table(result: Found, name: str) -> Table:

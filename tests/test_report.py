@@ -112,12 +112,17 @@ def test_what_was_never_measured_says_so(report, tmp_path):
 
 
 def test_a_set_shows_its_cases_and_leaves_out_what_is_not_there(report, result):
-    header, _, many, rms = cells(report.TABLES["cpu: targets"][1](result))
+    header, rule, many, rms = cells(report.TABLES["cpu: targets"][1](result))
     assert header == [
-        *("targets", "gpuadam: median (middle half)", "of memory's bandwidth", "PyTorch, fused", "PyTorch, foreach")
+        *("case", "gpuadam: median (middle half)", "of memory's bandwidth", "PyTorch, fused", "PyTorch, foreach")
     ]
     assert many == ["10,000 tensors of 128", "200 us (180 us to 250 us)", "50 % *", "250 x", ""]
     assert rms == ["ResNet-50, 161 tensors, RMSprop", "8.00 ms (7.20 ms to 10.0 ms)", "50 %", "", "3.75 x"]
+    for own in result["cases"]:
+        own["speed_up"]["torch-loop"] = spread(9)
+    result["contenders"]["torch-loop"] = "PyTorch, loop"
+    assert len(cells(report.TABLES["cpu: targets"][1](result))[0]) == 6
+    assert cells(report.TABLES["cpu: speed"][1](result)) == [header, rule, many, rms]
     assert report.TABLES["cpu: sizes"][1](result) == "Not measured yet."
     assert report.TABLES["cpu: memory"][1](result) == "Not measured yet."
     told = report.TABLES["cpu: machine"][1](result)
