@@ -20,7 +20,7 @@ from numba.extending import intrinsic, register_jitable
 
 F = TypeVar("F", bound=Callable[..., Any])
 COMPILED = (
-    *("jit", "exact_math", "rounding", "program", "compiler", "rules", "adam_rules", "momentum_rules"),
+    *("jit", "exact_math", "rounding", "codes", "program", "compiler", "rules", "adam_rules", "momentum_rules"),
     *("adam_variant_rules", "adaptive_rules", "sign_rules", "l1_rules", "layerwise_rules", "schedule_free_rules"),
     *("steps", "measures", "torch_layouts", "bandwidth"),
     *("formats", "tables", "access", "states", "sweeps", "reduction", "swaps", "cpu"),

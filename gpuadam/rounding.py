@@ -9,9 +9,7 @@ Every NaN becomes one and the same NaN: the sign and payload that arithmetic giv
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from numpy import float32, int64, uint8, uint16, uint32, uint64
+from numpy import float32, int16, int32, int64, uint8, uint16, uint32, uint64
 
 from .jit import inlined
 
@@ -24,13 +22,18 @@ BFLOAT16_LARGEST = uint32(0x7F7F0000)  # as bits of a float32, as are those of f
 FLOAT16_LARGEST = uint32(0x477FE000)  # 65504
 FLOAT16_BEYOND = uint32(0x47800000)  # 2^16, the first power of two that is too large
 FLOAT16_NORMAL = uint32(0x38800000)  # 2^-14, the smallest normal
-REBIAS = uint32(0x38000000)  # the difference of the exponents' biases, 112
-REBIAS_TWICE = uint32(0x70000000)
 FLOAT16_INFINITY = uint32(0x7C00)
 BFLOAT16_NAN = uint32(0x7FC0)
 FLOAT16_NAN = uint32(0x7E00)
 
 TWO_TO_MINUS_24 = float32(5.9604644775390625e-08)
+TWO_TO_112 = float32(5.192296858534828e33)  # 127 - 15, the exponents' biases
+FLOAT16_END = float32(65536.0)  # what would follow the largest one
+TWO_TO_23 = float32(8388608.0)  # the last bit of a sum with it counts ones
+TREE_RISE = float32(142.22222900390625)  # 128 / 0.9
+TREE_START = float32(113.77777862548828)  # 128 * 0.8 / 0.9
+FIVE = float32(5.0)
+ONE_HALF = float32(0.5)
 ZERO = float32(0.0)
 
 
@@ -57,6 +60,17 @@ def smaller(a: uint32, b: uint32) -> uint32:
 @inlined
 def larger(a: uint32, b: uint32) -> uint32:
     return uint32(select(a > b, a, b))
+
+
+@inlined
+def least(a: float32, b: float32) -> float32:
+    """Neither is NaN."""
+    return float32(select(a < b, a, b))
+
+
+@inlined
+def absolute(x: float32) -> float32:
+    return bits_float(uint32(float_bits(x) & MAGNITUDE))
 
 
 @inlined
@@ -89,14 +103,11 @@ def bfloat16_stochastic(x: float32, random: uint32) -> uint16:
 
 @inlined
 def float16_value(code: uint16) -> float32:
-    """A subnormal is a count of 2^-24; the exponent of the rest is made that of a float32, twice for infinity."""
-    magnitude = uint32(uint32(code) & uint32(0x7FFF))
-    rebias = uint32(select(magnitude < FLOAT16_INFINITY, REBIAS, REBIAS_TWICE))
-    normal = uint32(uint32(magnitude << uint32(13)) + rebias)
-    subnormal = float_bits(float32(magnitude) * TWO_TO_MINUS_24)
-    bits = uint32(select(magnitude < uint32(0x400), subnormal, normal))
-    sign = uint32(uint32(uint32(code) & uint32(0x8000)) << uint32(16))
-    return bits_float(uint32(bits | sign))
+    """Its bits are moved to where a float32 has them; a product makes up for the exponents' biases, exactly."""
+    extended = uint32(int32(int16(code)))
+    value = bits_float(uint32(uint32(extended << uint32(13)) & uint32(0x8FFFFFFF))) * TWO_TO_112
+    bits = float_bits(value)
+    return bits_float(select(absolute(value) < FLOAT16_END, bits, uint32(bits | INFINITY_BITS)))
 
 
 @inlined
@@ -210,49 +221,66 @@ def unit(random: uint32) -> float32:
 
 
 @inlined
-def quantise(x: float32, codes: Any, random: uint32) -> uint8:
-    """The code of a table whose value is next to x, |x| <= 1, on either side, each the likelier the nearer.
+def tree_place(x: float32) -> float32:
+    """Where x >= 0 lies among the values of the unsigned codes: at c + 1.5 if it is that of code c.
 
-    Nothing above 0 gets code 0: of unsigned values that is 0, by which the rule would divide. Of NaN it is any code.
+    Values of one power of ten lie on a line. Each line is steeper than that of the power above and crosses it at the
+    power, so the least of all is the one that counts.
     """
-    lower = uint32(0)
-    stride = uint32(128)
-    while stride > uint32(0):
-        lower = uint32(lower + select(codes[uint32(lower + stride)] <= x, stride, uint32(0)))
-        stride = uint32(stride >> uint32(1))
-    upper = smaller(uint32(lower + uint32(1)), uint32(255))
-    is_upper = unit(random) * (codes[upper] - codes[lower]) < x - codes[lower]
-    code = uint32(select(is_upper, upper, lower))
-    return uint8(larger(code, uint32(select(x > ZERO, uint32(1), uint32(0)))))
+    rise = x * TREE_RISE
+    start = TREE_START
+    place = rise + start
+    zeros = uint32(0)
+    while zeros < uint32(6):
+        rise = rise * FIVE
+        start = start * ONE_HALF
+        place = least(place, rise + start)
+        zeros = uint32(zeros + uint32(1))
+    return place
 
 
-def tree_values(fraction_bits: int) -> npt.NDArray[np.float64]:
-    """The positive values of dynamic tree quantisation (Dettmers 2016, Dettmers et al. 2022, section 1.3), rising.
+@inlined
+def whole(x: float32) -> uint32:
+    """The nearest whole number from 0 to 255."""
+    return uint32(float_bits(x + TWO_TO_23) & uint32(0xFF))
 
-    A code begins with k zeros and a one, k = 0 to 6; the bits that are left number equal parts of [0.1, 1], and the
-    middle of the part times 10^-k is the value. Where the sign is not needed, its bit is one more for the fraction.
+
+@inlined
+def signed_place(x: float32) -> uint32:
+    """A code from 1 to 254; that x lies between the values of its two neighbours is sure, whatever was rounded here."""
+    place = whole(least(tree_place(absolute(x)) * ONE_HALF, float32(126.5)) + float32(127.5))
+    return uint32(place ^ uint32(select(x < ZERO, uint32(0xFF), uint32(0))))
+
+
+@inlined
+def unsigned_place(x: float32) -> uint32:
+    """The same of a table without negative values, for x >= 0."""
+    return whole(least(tree_place(x), float32(255.25)) - float32(1.25))
+
+
+@inlined
+def quantise(x: float32, codes: Any, place: uint32, random: uint32) -> uint32:
+    """The code whose value is next to x on either side, each the likelier the nearer. Of NaN it is any code."""
+    near = codes[place]
+    is_below = x < near
+    beyond = uint32(select(is_below, uint32(place - uint32(1)), uint32(place + uint32(1))))
+    far = codes[beyond]
+    lower = select(is_below, far, near)
+    is_upper = unit(random) * absolute(far - near) < x - lower
+    return uint32(select(is_upper != is_below, beyond, place))
+
+
+@inlined
+def signed_code(x: float32, codes: Any, random: uint32) -> uint8:
+    """The code of x, |x| <= 1, rounded at random."""
+    return uint8(quantise(x, codes, signed_place(x), random))
+
+
+@inlined
+def unsigned_code(x: float32, codes: Any, random: uint32) -> uint8:
+    """The code of x <= 1, rounded at random; 0 of what is below 0.
+
+    Nothing above 0 gets code 0, by which the rule would divide.
     """
-    values = []
-    for zeros in range(6, -1, -1):
-        count = 2 ** (fraction_bits - zeros)
-        values.append((0.1 + 0.9 * (np.arange(count) + 0.5) / count) * 10.0**-zeros)
-    return np.concatenate(values)
-
-
-def signed_codes() -> npt.NDArray[np.float32]:
-    """Codes c and 255 - c have opposite values, 0 included.
-
-    The published map has 1 but not -1, to which a block is scaled as often. Here 1 stands in place of the largest
-    fraction, 0.993, on both sides; the code that this leaves over is a second 0, the negative one.
-    """
-    positive = np.concatenate([[0.0], tree_values(6)[:-1], [1.0]])
-    return np.concatenate([-positive[::-1], positive]).astype(np.float32)
-
-
-def unsigned_codes() -> npt.NDArray[np.float32]:
-    """0, the fractions, 1: as published."""
-    return np.concatenate([[0.0], tree_values(7), [1.0]]).astype(np.float32)
-
-
-SIGNED_CODES = signed_codes()
-UNSIGNED_CODES = unsigned_codes()
+    x = select(x > ZERO, x, ZERO)
+    return uint8(larger(quantise(x, codes, unsigned_place(x), random), smaller(float_bits(x), uint32(1))))

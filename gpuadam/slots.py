@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, bfloat16, shaped_like
+from .codes import SIGNED_CODES, UNSIGNED_CODES
 from .formats import BLOCK8, FORMATS, HALF, Specialisation, is_8_bit
-from .rounding import SIGNED_CODES, UNSIGNED_CODES
 
 ALIGNMENT = 64  # bytes: each slot starts on a cache line of its own
 SCALE_ALIGNMENT = 64  # bytes: where the scales begin behind 8-bit codes (also in formats.cuh)

@@ -5,47 +5,71 @@ from typing import Any
 import numpy as np
 
 from .access import array_at, table_at
+from .codes import SIGNED_CODES, UNSIGNED_CODES
 from .formats import BLOCK8, FORMATS, Specialisation, as_it_is, is_8_bit, unrounded
 from .jit import inlined
-from .rounding import SIGNED_CODES, UNSIGNED_CODES, draw, quantise, slot_key
+from .rounding import (
+    INFINITY_BITS,
+    MAGNITUDE,
+    bits_float,
+    draw,
+    float_bits,
+    larger,
+    signed_code,
+    slot_key,
+    unsigned_code,
+)
 from .slots import SCALE_ALIGNMENT
 from .tables import CHUNK
 
-LARGEST = np.finfo(np.float32).max
 NAN = np.float32(np.nan)
 ZERO = np.float32(0)
 SLOTS = tuple(map(np.uint32, range(4)))  # whose random numbers they are: the parameter's, and its states'
 
 
+def make_coded_state(codes: Any, code_of: Any) -> tuple[Any, ...]:
+    """A state of 8 bits, which is decoded into a buffer.
+
+    Codes pass through the buffer, as bits: a loop that looks up values vectorises only if the compiler knows that it
+    writes to no table, and of an address it does not know that.
+    """
+
+    @inlined
+    def open_codes(address: Any, numel: Any, first: Any, count: Any, buffer: Any) -> Any:
+        stored, scales = code_arrays(address, numel, first, count)
+        for begin in range(0, count, BLOCK8):
+            own, values, scale = stored[begin:], buffer[begin:], scales[begin // BLOCK8]
+            size = min(BLOCK8, count - begin)
+            for i in range(size):
+                values[i] = bits_float(np.uint32(own[i]))
+            for i in range(size):
+                values[i] = codes[float_bits(values[i])] * scale
+        return buffer
+
+    @inlined
+    def close_codes(address: Any, numel: Any, first: Any, count: Any, buffer: Any, stream: Any) -> None:
+        stored, scales = code_arrays(address, numel, first, count)
+        for begin in range(0, count, BLOCK8):
+            own, values = stored[begin:], buffer[begin : min(begin + BLOCK8, count)]
+            scale = block_scale(values)
+            scales[begin // BLOCK8] = scale
+            for i in range(len(values)):
+                scaled = values[i] / scale if scale > ZERO else ZERO
+                values[i] = bits_float(np.uint32(code_of(scaled, codes, draw(stream, np.uint32(begin + i)))))
+            for i in range(len(values)):
+                own[i] = np.uint8(float_bits(values[i]))
+
+    return open_codes, as_it_is, unrounded, close_codes
+
+
 def make_state(form: str | None) -> tuple[Any, ...]:
     """How a state is opened for a run of elements, an element read and written, and the state closed again.
 
-    A state of 8 bits is decoded into a buffer, which stands for it until it is closed; no other has anything to do.
+    The buffer of a state of 8 bits stands for it until it is closed; no other has anything to do.
     """
     if is_8_bit(form):
-        codes = UNSIGNED_CODES if form == "uint8" else SIGNED_CODES
-
-        @inlined
-        def open_codes(address: Any, numel: Any, first: Any, count: Any, buffer: Any) -> Any:
-            stored, scales = code_arrays(address, numel, first, count)
-            for begin in range(0, count, BLOCK8):
-                own, values, scale = stored[begin:], buffer[begin:], scales[begin // BLOCK8]
-                for i in range(min(BLOCK8, count - begin)):
-                    values[i] = codes[own[i]] * scale
-            return buffer
-
-        @inlined
-        def close_codes(address: Any, numel: Any, first: Any, count: Any, buffer: Any, stream: Any) -> None:
-            stored, scales = code_arrays(address, numel, first, count)
-            for begin in range(0, count, BLOCK8):
-                own, values = stored[begin:], buffer[begin : min(begin + BLOCK8, count)]
-                scale = block_scale(values)
-                scales[begin // BLOCK8] = scale
-                for i in range(len(values)):
-                    scaled = values[i] / scale if scale > ZERO else ZERO
-                    own[i] = quantise(scaled, codes, draw(stream, np.uint32(begin + i)))
-
-        return open_codes, as_it_is, unrounded, close_codes
+        table = (UNSIGNED_CODES, unsigned_code) if form == "uint8" else (SIGNED_CODES, signed_code)
+        return make_coded_state(*table)
 
     plain = FORMATS[form or "float32"]
     dtype = plain.storage if form else None
@@ -96,13 +120,11 @@ def code_arrays(address: Any, numel: Any, first: Any, count: Any) -> Any:
 @inlined
 def block_scale(values: Any) -> Any:
     """The largest magnitude of a block; NaN if one of them is not finite."""
-    largest = ZERO
-    is_finite = True
+    # as whole numbers magnitudes have the same order, and a loop for their largest vectorises
+    largest = np.uint32(0)
     for i in range(len(values)):
-        magnitude = abs(values[i])
-        is_finite &= magnitude <= LARGEST
-        largest = magnitude if magnitude > largest else largest
-    return largest if is_finite else NAN
+        largest = larger(largest, np.uint32(float_bits(values[i]) & MAGNITUDE))
+    return bits_float(largest) if largest < INFINITY_BITS else NAN
 
 
 def make_draws(kind: Specialisation) -> tuple[Any, Any]:

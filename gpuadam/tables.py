@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .codes import SIGNED_CODES, UNSIGNED_CODES
 from .compiler import CLOCK, ROW, Program
 from .formats import Specialisation
 from .program import INSTRUCTION, VALID
-from .rounding import SIGNED_CODES, UNSIGNED_CODES
 from .rules import RULE_STATES
 
 MINIMUM_ROOM = 4096  # instructions and doubles that a program may grow to in place

@@ -9,7 +9,6 @@ constexpr bool draws = is_8_bit<T> || sizeof(T) == sizeof(bfloat16);
 constexpr int BLOCK8 = 256;          // elements of an 8-bit state that share a scale
 constexpr int SCALE_ALIGNMENT = 64;  // bytes: where the scales begin behind the codes
 constexpr int CODES = 256;           // values of each table of codes
-constexpr float LARGEST = 3.402823466e+38f;
 constexpr uint32 NAN_BITS = 0x7FC00000;
 
 // Told that memory is global, the compiler emits LDG and STG, not the generic LD and ST.
@@ -135,7 +134,7 @@ struct State<Absent, SIZE> {
 };
 
 // A state of 8 bits: a warp holds a block, a granule a lane, whose scale is the largest magnitude in it.
-template <typename Storage, int SIZE, int TABLE>
+template <typename Storage, int SIZE, int TABLE, unsigned char CODE(float, const float*, uint32)>
 struct BlockState {
     static_assert(SIZE * WARP == BLOCK8);
     float value[SIZE];
@@ -155,29 +154,21 @@ struct BlockState {
 #pragma unroll
         for (int j = 0; j < SIZE; ++j) {
             const float scaled = scale > rounding::ZERO ? value[j] / scale : rounding::ZERO;
-            stored.element[j] = {rounding::quantise(scaled, codes + TABLE, rounding::draw(stream, place.index + j))};
+            stored.element[j] = {CODE(scaled, codes + TABLE, rounding::draw(stream, place.index + j))};
         }
         store(array, place, stored);
         __syncwarp();  // a shuffle orders no memory, and other lanes have read the old scale
         if (place.left > 0 && threadIdx.x % WARP == 0) *scale_of(array, place) = scale;
     }
-    // The largest magnitude among the lanes; NaN if a value is not finite.
+    // The largest magnitude among the lanes; NaN if a value is not finite. Magnitudes have the order of their bits.
     __device__ __forceinline__ float block_scale(int left) const {
-        float largest = rounding::ZERO;
-        bool is_finite = true;
+        uint32 largest = 0;
 #pragma unroll
-        for (int j = 0; j < SIZE; ++j) {
-            const float magnitude = j < left ? fabs(value[j]) : rounding::ZERO;
-            is_finite = is_finite && magnitude <= LARGEST;
-            largest = magnitude > largest ? magnitude : largest;
-        }
-        largest = is_finite ? largest : rounding::bits_float(NAN_BITS);
+        for (int j = 0; j < SIZE; ++j)
+            if (j < left) largest = max(largest, rounding::float_bits(value[j]) & rounding::MAGNITUDE);
 #pragma unroll
-        for (int lanes = WARP / 2; lanes > 0; lanes /= 2) {
-            const float other = __shfl_xor_sync(~0u, largest, lanes);
-            largest = largest >= other || largest != largest ? largest : other;  // NaN stays, from either side
-        }
-        return largest;
+        for (int lanes = WARP / 2; lanes > 0; lanes /= 2) largest = max(largest, __shfl_xor_sync(~0u, largest, lanes));
+        return rounding::bits_float(largest < rounding::INFINITY_BITS ? largest : NAN_BITS);
     }
     template <bool WIDE>
     __device__ static float* scale_of(const Array<Storage>& array, const Place<WIDE>& place) {
@@ -186,9 +177,9 @@ struct BlockState {
 };
 
 template <int SIZE>
-struct State<Signed8, SIZE> : BlockState<Signed8, SIZE, 0> {};
+struct State<Signed8, SIZE> : BlockState<Signed8, SIZE, 0, rounding::signed_code> {};
 template <int SIZE>
-struct State<Unsigned8, SIZE> : BlockState<Unsigned8, SIZE, CODES> {};
+struct State<Unsigned8, SIZE> : BlockState<Unsigned8, SIZE, CODES, rounding::unsigned_code> {};
 
 // Elements that a lane takes at once: 16 bytes of the widest array; with 8-bit states a warp takes a block.
 template <typename... Storages>

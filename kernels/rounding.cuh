@@ -8,6 +8,8 @@ using uint8 = unsigned char;
 using uint16 = unsigned short;
 using uint32 = unsigned int;
 using uint64 = unsigned long long;
+using int16 = short;
+using int32 = int;
 using int64 = long long;
 using float32 = float;
 
@@ -19,12 +21,17 @@ constexpr uint32 BFLOAT16_LARGEST = uint32(0x7F7F0000);  // as bits of a float32
 constexpr uint32 FLOAT16_LARGEST = uint32(0x477FE000);   // 65504
 constexpr uint32 FLOAT16_BEYOND = uint32(0x47800000);    // 2^16, the first power of two that is too large
 constexpr uint32 FLOAT16_NORMAL = uint32(0x38800000);    // 2^-14, the smallest normal
-constexpr uint32 REBIAS = uint32(0x38000000);            // the difference of the exponents' biases, 112
-constexpr uint32 REBIAS_TWICE = uint32(0x70000000);
 constexpr uint32 FLOAT16_INFINITY = uint32(0x7C00);
 constexpr uint32 BFLOAT16_NAN = uint32(0x7FC0);
 constexpr uint32 FLOAT16_NAN = uint32(0x7E00);
 constexpr float32 TWO_TO_MINUS_24 = float32(5.9604644775390625e-08f);
+constexpr float32 TWO_TO_112 = float32(5.192296858534828e33f);  // 127 - 15, the exponents' biases
+constexpr float32 FLOAT16_END = float32(65536.0f);              // what would follow the largest one
+constexpr float32 TWO_TO_23 = float32(8388608.0f);              // the last bit of a sum with it counts ones
+constexpr float32 TREE_RISE = float32(142.22222900390625f);     // 128 / 0.9
+constexpr float32 TREE_START = float32(113.77777862548828f);    // 128 * 0.8 / 0.9
+constexpr float32 FIVE = float32(5.0f);
+constexpr float32 ONE_HALF = float32(0.5f);
 constexpr float32 ZERO = float32(0.0f);
 
 __device__ inline uint32 float_bits(float32 x) {
@@ -46,6 +53,15 @@ __device__ inline uint32 smaller(uint32 a, uint32 b) {
 
 __device__ inline uint32 larger(uint32 a, uint32 b) {
     return uint32(select(a > b, a, b));
+}
+
+// Neither is NaN.
+__device__ inline float32 least(float32 a, float32 b) {
+    return fminf(a, b);
+}
+
+__device__ inline float32 absolute(float32 x) {
+    return fabsf(x);
 }
 
 __device__ inline bool is_nan(uint32 bits) {
@@ -72,15 +88,12 @@ __device__ inline uint16 bfloat16_stochastic(float32 x, uint32 random) {
     return uint16(select(is_nan(bits), BFLOAT16_NAN, code));
 }
 
-// A subnormal is a count of 2^-24; the exponent of the rest is made that of a float32, twice for infinity.
+// Its bits are moved to where a float32 has them; a product makes up for the exponents' biases, exactly.
 __device__ inline float32 float16_value(uint16 code) {
-    const uint32 magnitude = uint32(uint32(code) & uint32(0x7FFF));
-    const uint32 rebias = uint32(select(magnitude < FLOAT16_INFINITY, REBIAS, REBIAS_TWICE));
-    const uint32 normal = uint32(uint32(magnitude << uint32(13)) + rebias);
-    const uint32 subnormal = float_bits(float32(magnitude) * TWO_TO_MINUS_24);
-    const uint32 bits = uint32(select(magnitude < uint32(0x400), subnormal, normal));
-    const uint32 sign = uint32(uint32(uint32(code) & uint32(0x8000)) << uint32(16));
-    return bits_float(uint32(bits | sign));
+    const uint32 extended = uint32(int32(int16(code)));
+    const float32 value = bits_float(uint32(uint32(extended << uint32(13)) & uint32(0x8FFFFFFF))) * TWO_TO_112;
+    const uint32 bits = float_bits(value);
+    return bits_float(select(absolute(value) < FLOAT16_END, bits, uint32(bits | INFINITY_BITS)));
 }
 
 // A code from the magnitude that rounding gave, and the sign of the float32 that it came from.
@@ -181,20 +194,62 @@ __device__ inline float32 unit(uint32 random) {
     return float32(uint32(random >> uint32(8))) * TWO_TO_MINUS_24;
 }
 
-// The code of a table whose value is next to x, |x| <= 1, on either side, each the likelier the nearer.
+// Where x >= 0 lies among the values of the unsigned codes: at c + 1.5 if it is that of code c.
 //
-// Nothing above 0 gets code 0: of unsigned values that is 0, by which the rule would divide. Of NaN it is any code.
-__device__ inline uint8 quantise(float32 x, const float32* codes, uint32 random) {
-    uint32 lower = uint32(0);
-    uint32 stride = uint32(128);
-    while (stride > uint32(0)) {
-        lower = uint32(lower + select(codes[uint32(lower + stride)] <= x, stride, uint32(0)));
-        stride = uint32(stride >> uint32(1));
+// Values of one power of ten lie on a line. Each line is steeper than that of the power above and crosses it at the
+// power, so the least of all is the one that counts.
+__device__ inline float32 tree_place(float32 x) {
+    float32 rise = x * TREE_RISE;
+    float32 start = TREE_START;
+    float32 place = rise + start;
+    uint32 zeros = uint32(0);
+    while (zeros < uint32(6)) {
+        rise = rise * FIVE;
+        start = start * ONE_HALF;
+        place = least(place, rise + start);
+        zeros = uint32(zeros + uint32(1));
     }
-    const uint32 upper = smaller(uint32(lower + uint32(1)), uint32(255));
-    const bool is_upper = unit(random) * (codes[upper] - codes[lower]) < x - codes[lower];
-    const uint32 code = uint32(select(is_upper, upper, lower));
-    return uint8(larger(code, uint32(select(x > ZERO, uint32(1), uint32(0)))));
+    return place;
+}
+
+// The nearest whole number from 0 to 255.
+__device__ inline uint32 whole(float32 x) {
+    return uint32(float_bits(x + TWO_TO_23) & uint32(0xFF));
+}
+
+// A code from 1 to 254; that x lies between the values of its two neighbours is sure, whatever was rounded here.
+__device__ inline uint32 signed_place(float32 x) {
+    const uint32 place = whole(least(tree_place(absolute(x)) * ONE_HALF, float32(126.5)) + float32(127.5));
+    return uint32(place ^ uint32(select(x < ZERO, uint32(0xFF), uint32(0))));
+}
+
+// The same of a table without negative values, for x >= 0.
+__device__ inline uint32 unsigned_place(float32 x) {
+    return whole(least(tree_place(x), float32(255.25)) - float32(1.25));
+}
+
+// The code whose value is next to x on either side, each the likelier the nearer. Of NaN it is any code.
+__device__ inline uint32 quantise(float32 x, const float32* codes, uint32 place, uint32 random) {
+    const float32 near = codes[place];
+    const bool is_below = x < near;
+    const uint32 beyond = uint32(select(is_below, uint32(place - uint32(1)), uint32(place + uint32(1))));
+    const float32 far = codes[beyond];
+    const float32 lower = select(is_below, far, near);
+    const bool is_upper = unit(random) * absolute(far - near) < x - lower;
+    return uint32(select(is_upper != is_below, beyond, place));
+}
+
+// The code of x, |x| <= 1, rounded at random.
+__device__ inline uint8 signed_code(float32 x, const float32* codes, uint32 random) {
+    return uint8(quantise(x, codes, signed_place(x), random));
+}
+
+// The code of x <= 1, rounded at random; 0 of what is below 0.
+//
+// Nothing above 0 gets code 0, by which the rule would divide.
+__device__ inline uint8 unsigned_code(float32 x, const float32* codes, uint32 random) {
+    x = select(x > ZERO, x, ZERO);
+    return uint8(larger(quantise(x, codes, unsigned_place(x), random), smaller(float_bits(x), uint32(1))));
 }
 
 }  // namespace rounding

@@ -17,11 +17,12 @@ from bfloat16 import ml_dtypes
 from optional import missing
 
 from gpuadam import nvrtc, rounding
+from gpuadam.codes import SIGNED_CODES, UNSIGNED_CODES
 
 HEADER = Path(__file__).parents[1] / "kernels" / "rounding.cuh"
 DTYPES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 NANS = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFF800001, 0x7FC00000, 0xFFC00000], np.uint32)
-TABLES = {"signed": rounding.SIGNED_CODES, "unsigned": rounding.UNSIGNED_CODES}
+TABLES = {"signed": SIGNED_CODES, "unsigned": UNSIGNED_CODES}
 DRAWS = 1_000_000
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")  # NumPy's, of NaN and infinity
 formats = pytest.mark.parametrize("name", DTYPES)
@@ -39,10 +40,6 @@ def vectorised(function: Callable[..., Any], types: list[Any]) -> Any:
     return numba.vectorize([result(*arguments)])(function)
 
 
-def quantiser(codes: Any) -> Callable[..., Any]:
-    return lambda x, random: rounding.quantise(x, codes, random)
-
-
 COMPILED = {
     name: f for name, f in vars(rounding).items() if inspect.isfunction(f) and f.__module__ == rounding.__name__
 }
@@ -51,7 +48,11 @@ FUNCTIONS = {  # those of numbers alone
     name: f for name, f in COMPILED.items() if all(inspect.isclass(t) and issubclass(t, NUMBERS) for t in types_of(f))
 }
 LOOPS = {name: vectorised(function, types_of(function)) for name, function in FUNCTIONS.items()}
-QUANTISE = {name: vectorised(quantiser(codes), [np.float32, np.uint32, np.uint8]) for name, codes in TABLES.items()}
+CODE_TYPES = [np.float32, np.uint32, np.uint8]
+QUANTISE = {
+    "signed": vectorised(lambda x, random: rounding.signed_code(x, SIGNED_CODES, random), CODE_TYPES),
+    "unsigned": vectorised(lambda x, random: rounding.unsigned_code(x, UNSIGNED_CODES, random), CODE_TYPES),
+}
 
 
 def randoms(count: int, seed: int = 0) -> Any:
@@ -405,6 +406,41 @@ def test_quantise_takes_a_code_next_to_x_and_keeps_exact_ones(table):
         assert np.array_equal(codes[QUANTISE[table](codes, random)], codes)
 
 
+def searched_codes(x: Any, codes: Any, random: Any) -> Any:
+    """By the last value that is not above x, wherever it is, and the one after it."""
+    lower = np.maximum(np.searchsorted(codes, x, "right") - 1, 0)
+    upper = np.minimum(lower + 1, 255)
+    unit = (random >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+    is_upper = unit * (codes[upper] - codes[lower]) < x - codes[lower]
+    return np.maximum(np.where(is_upper, upper, lower), x > 0)
+
+
+def near_codes(codes: Any) -> Any:
+    """Every value, what lies between two and the powers of ten, with three float32 on either side, and random ones."""
+    powers = 10.0 ** -np.arange(45)
+    x = np.concatenate([codes, (codes[1:] + codes[:-1]) / 2, powers, -powers]).astype(np.float32)
+    x = np.add.outer(x.view(np.int32), np.arange(-3, 4)).astype(np.int32).ravel().view(np.float32)
+    drawn = np.random.default_rng(6).uniform(-1, 1, 2**20)
+    steep = np.sign(drawn) * 10.0 ** (-9 * np.abs(drawn))
+    x = np.concatenate([x, drawn, steep, [0.0, -0.0, np.inf, -np.inf]]).astype(np.float32)
+    x = np.concatenate([x, randoms(2**22, 7).view(np.float32)])
+    return x[~np.isnan(x)]
+
+
+@tables
+def test_codes_are_those_that_a_search_finds(table):
+    x = near_codes(TABLES[table])
+    for random in (randoms(len(x), 8), np.uint32(0), np.uint32(0xFFFFFFFF)):
+        assert np.array_equal(QUANTISE[table](x, random), searched_codes(x, TABLES[table], random))
+
+
+@tables
+def test_places_have_neighbours_in_the_table_even_those_of_nan(table):
+    x = np.concatenate([near_codes(TABLES[table]), NANS.view(np.float32)])
+    places = LOOPS[f"{table}_place"](x if table == "signed" else np.abs(x))
+    assert (places.min(), places.max()) == (1, 254)
+
+
 @tables
 @pytest.mark.parametrize("x", [0.98, 0.994, 0.5, 0.0123, 3.3e-4, 2e-6, 4e-7, -1e-7, -0.3, -0.99])
 def test_quantise_is_unbiased(table, x):
@@ -444,13 +480,13 @@ def machine_code(function: Callable[..., Any], types: list[Any]) -> str:
     return re.search(r"^define .*?^}", compiled.inspect_llvm(compiled.signatures[0]), re.MULTILINE | re.DOTALL)[0]
 
 
-CODE = {**FUNCTIONS, "quantise": rounding.quantise}
+CODE = {**FUNCTIONS, **{name: getattr(rounding, name) for name in ("quantise", "signed_code", "unsigned_code")}}
 
 
 @pytest.mark.parametrize("name", CODE)
 def test_no_double_and_no_branch_in_the_machine_code(name):
     types = types_of(CODE[name])[:-1]
-    code = machine_code(CODE[name], [rounding.SIGNED_CODES if t is Any else t for t in types])
+    code = machine_code(CODE[name], [SIGNED_CODES if t is Any else t for t in types])
     assert not re.search(r"\bdouble\b|\bfpext\b", code)
     assert "br i1" not in code
 
@@ -479,6 +515,7 @@ def test_loops_vectorise(name):
 
 
 PRELUDE = r"""
+#include <cmath>
 #include <cstring>
 #define __device__
 static inline float __uint_as_float(unsigned n) { float x; std::memcpy(&x, &n, 4); return x; }
@@ -543,6 +580,9 @@ def twin(request, tmp_path_factory):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_header_gives_the_same_bits(name, twin, capfd):
     arguments = [patterns(t, 2**20, seed) for seed, t in enumerate(types_of(FUNCTIONS[name])[:-1])]
+    if name == "least":
+        there = ~np.isnan(arguments).any(0)
+        arguments = [argument[there] for argument in arguments]
     assert np.array_equal(as_bits(run_loop(twin, name, *arguments)), as_bits(LOOPS[name](*arguments)))
     assert "runtime error" not in capfd.readouterr().err
 
@@ -552,7 +592,7 @@ def test_header_quantises_to_the_same_codes(table, twin, capfd):
     x = np.concatenate([patterns(np.float32, 2**20, 0), np.random.default_rng(4).uniform(-1, 1, 2**18)])
     x = np.append(x, TABLES[table]).astype(np.float32)
     random = randoms(len(x), 5)
-    assert np.array_equal(run_loop(twin, "quantise", x, TABLES[table], random), QUANTISE[table](x, random))
+    assert np.array_equal(run_loop(twin, f"{table}_code", x, TABLES[table], random), QUANTISE[table](x, random))
     assert "runtime error" not in capfd.readouterr().err
 
 
@@ -565,7 +605,7 @@ def test_that_test_sees_undefined_behaviour(tmp_path, capfd):
     assert "runtime error: shift exponent" in capfd.readouterr().err
 
 
-OWN = {"float_bits", "bits_float", "select"}  # which each language spells in its own way
+OWN = {"float_bits", "bits_float", "select", "least", "absolute"}  # which each language spells in its own way
 
 
 def python_texts() -> dict[str, str]:
@@ -587,7 +627,7 @@ def header_texts(source: str) -> dict[str, str]:
     for result, name, arguments, body in pattern.findall(re.sub(r"//.*", "", source)):
         lines, depth = [], 0
         for statement, end in re.findall(r"([^;{}]*)([;{}])", body):
-            statement = re.sub(r"^(const )?(uint32|uint64|bool) (?=\w+ = )", "", " ".join(statement.split()))
+            statement = re.sub(r"^(const )?(uint32|uint64|float32|bool) (?=\w+ = )", "", " ".join(statement.split()))
             loop = "    " * depth + re.sub(r"^while \((.*)\)$", r"while \1:", statement)
             lines += [loop] if statement else []
             depth += {"{": 1, "}": -1, ";": 0}[end]
@@ -600,7 +640,7 @@ def header_texts(source: str) -> dict[str, str]:
 def test_both_texts_are_the_same():
     source = HEADER.read_text()
     python, header = python_texts(), header_texts(source)
-    assert {*FUNCTIONS, "select", "quantise"} == python.keys() == header.keys()
+    assert {*CODE, "select"} == python.keys() == header.keys()
     for name in python.keys() - OWN:
         assert python[name] == header[name]
     constants = re.findall(r"^([A-Z]\w+) = (u?\w+32)\((\S+)\)", inspect.getsource(rounding), re.MULTILINE)
