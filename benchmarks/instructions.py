@@ -91,8 +91,8 @@ STEPS = {
 }
 NORMS = {f"norms, {name}": form.storage.itemsize for name, form in FORMATS.items()}
 OVER = {  # what needs more than the budget, and why
-    "adamw, state_dtype='int8'": "two searches for a code, of eight steps each, and two divisions",
-    "norms, float16": "a float16 becomes a float32 by integer operations, and a double after that",
+    "adamw, state_dtype='int8'": "each of two states is divided, drawn for, and looked up among lines and values",
+    "norms, float16": "a float16 becomes a float32 by six operations, and a double after that",
 }
 
 

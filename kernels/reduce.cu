@@ -48,7 +48,7 @@ __device__ inline void finish_scope(const Launch& launch, int scope, double tota
     if (!(norm <= LARGEST_NORM)) atomicOr(&launch.progress->nonfinite, 1u);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK) reduce(const __grid_constant__ Launch launch) {
+extern "C" __global__ void __launch_bounds__(BLOCK, 4) reduce(const __grid_constant__ Launch launch) {
     __shared__ Scratch scratch;
     double* shared = scratch.accumulators[threadIdx.x / WARP];
     const int begin = blockIdx.x * launch.chunks_per_block;
