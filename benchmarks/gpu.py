@@ -203,7 +203,12 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=360.0, help="seconds after which no case is begun (default 360)")
     parser.add_argument("--json", type=Path, help="where to write all figures")
     parser.add_argument("--show", type=Path, metavar="JSON", help="measure nothing; print the tables of this file")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    arguments.parts = [part.strip() for part in arguments.cases.split(";")]
+    for part in arguments.parts:
+        if not any(part in case.name for case in CASES):
+            parser.error(f"argument --cases: there is no case with {part!r} in its name")
+    return arguments
 
 
 def main() -> int:
@@ -216,7 +221,7 @@ def main() -> int:
         print(f"nothing to measure: {reason}")
         return 1
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or JAX would take most of the memory
-    wanted = [case for case in CASES if any(part.strip() in case.name for part in arguments.cases.split(";"))]
+    wanted = [case for case in CASES if any(part in case.name for part in arguments.parts)]
     result = measure(wanted, arguments)
     print_result(result)
     return 1 if result["broken"] or any(case["failures"] for case in result["cases"]) else 0

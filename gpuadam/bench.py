@@ -33,7 +33,6 @@ class Device(Protocol):
     """Where steps are timed: `bench_host.Host` or `bench_cuda.GPU`."""
 
     name: str
-    title: str
     xp: ModuleType
     cache: int
 
@@ -71,8 +70,8 @@ def measure(
             result["left_out"][case.title] = f"memory ran out: {error}"
             continue
         calls += [one.get("host_seconds", one["seconds"]) for one in samples[CALL]]
-        result["cases"].append(figures(fitting, device.cache, samples, streams))
         result["call_seconds"] = quantiles(calls)
+        result["cases"].append(figures(fitting, device.cache, samples, streams))
         result["seconds"] = time.perf_counter() - begin
     if first_use:
         yield "first use"

@@ -16,7 +16,7 @@ ARRAY = 2**29  # bytes of each array of the streams, at least
 class GPU:
     """The current device of CuPy, and its current stream."""
 
-    name, title = "cuda", "GPU"
+    name = "cuda"
     cache = 0  # bytes in which a step may find what the last one left
 
     def __init__(self) -> None:

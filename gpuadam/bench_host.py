@@ -28,7 +28,7 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 class Host:
     """The CPU, with all threads that Numba has now."""
 
-    name, title = "cpu", "CPU"
+    name = "cpu"
     xp: ModuleType = np
 
     def __init__(self) -> None:
@@ -54,6 +54,11 @@ class Host:
     def release(self) -> None:
         """Give back what the last case held."""
         gc.collect()
+
+
+def most_threads() -> int:
+    """Threads that Numba can have in this process: the cores, or what NUMBA_NUM_THREADS says."""
+    return int(numba.config.NUMBA_NUM_THREADS)
 
 
 @contextmanager

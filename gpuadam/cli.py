@@ -13,10 +13,11 @@ from typing import Any
 
 from . import CheckpointError, __version__, bench_command, demo, demo_lr, doctor, plan_command, plot_command
 from .bench_cases import ALL, RECIPES
+from .bench_host import most_threads
 from .cli_types import (
     REFUSED,
     OneLineParser,
-    count,
+    count_to,
     file_named,
     gpu_named,
     join_negative_numbers,
@@ -30,7 +31,6 @@ from .cli_types import (
     whole_number,
 )
 from .demo_network import TRAINING
-from .machine import count_cores
 from .nvrtc import KernelCompileError
 from .planning import OPTIMIZERS, SHARDED
 from .workloads import NETWORKS
@@ -38,6 +38,7 @@ from .workloads import NETWORKS
 INTERRUPTED = 130
 MOST_STEPS = 10_000_000
 MOST_GPUS = 1_000_000
+MOST_TENSORS = 1_000_000
 
 
 def make_parser() -> OneLineParser:
@@ -105,7 +106,7 @@ def add_plot_options(parser: argparse.ArgumentParser) -> None:
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     formats = ("float32", "bfloat16", "float16", "float64")
-    add("--params", type=count, required=True, metavar="N", help="how many parameters the model has, such as 7e9")
+    add("--params", type=count_to(), required=True, metavar="N", help="how many parameters the model has, such as 7e9")
     add("--dtype", choices=formats, default="float32", help="of the weights (default: %(default)s)")
     add("--grad-dtype", choices=formats, help="of the gradients (default: as the weights)")
     add("--rule", choices=tuple(OPTIMIZERS), default="adamw", help="the optimizer (default: %(default)s)")
@@ -139,13 +140,13 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
     add("--master", type=one_of(*masters), metavar="|".join(masters), help="what 16-bit weights leave out")
     recipes = several(one_of(*RECIPES, ALL))
     add("--recipe", type=recipes, default=("plain",), metavar="NAME,...", help=f"of {', '.join(RECIPES)}, {ALL}")
-    counts, names = several(count), several(one_of(*NETWORKS))
-    add("--tensors", type=counts, default=(), metavar="N,...", help="how many, each with each of the sizes")
+    numbers, counts, names = several(count_to(MOST_TENSORS)), several(count_to()), several(one_of(*NETWORKS))
+    add("--tensors", type=numbers, default=(), metavar="N,...", help="how many, each with each of the sizes")
     add("--sizes", type=counts, default=(), metavar="N,...", help="elements of a tensor, such as 1000,1e6")
     add("--models", type=names, default=(), metavar="NAME,...", help=f"the tensors of {', '.join(NETWORKS)}")
     add("--quick", action="store_true", help="a few seconds in all: fewer cases and samples, and no first use")
     add("--seconds", type=positive, metavar="X", help="for the samples of a case (default: 1.5)")
-    add("--threads", type=whole_number(1, count_cores()), metavar="N", help="of the CPU (default: all)")
+    add("--threads", type=whole_number(1, most_threads()), metavar="N", help="of the CPU (default: all)")
     for name, text in {"json": "all figures", "csv": "a row for each case", "md": "tables for a page"}.items():
         add(f"--{name}", type=file_named(f".{name}"), metavar=f"FILE.{name}", help=text)
     add("--plot", type=file_named(".png"), metavar="FILE.png", help="a picture, which needs matplotlib")

@@ -43,17 +43,19 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
-def count(text: str) -> int:
-    """How many parameters: a whole number, which may be written as 7e9."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 1 <= number <= MOST_PARAMETERS or number != int(number):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}; allowed are whole numbers from 1 to {MOST_PARAMETERS:g}, such as 7e9"
-        )
-    return int(number)
+def count_to(high: int = MOST_PARAMETERS) -> Callable[[str], int]:
+    """The type of an option that takes whole numbers from 1, which may be written as 1e6."""
+
+    def read(text: str) -> int:
+        try:
+            number = float(text)
+        except ValueError:
+            number = 0.0
+        if not 1 <= number <= high or number != int(number):
+            raise argparse.ArgumentTypeError(f"{text!r}; allowed are whole numbers from 1 to {high:g}, such as 1e6")
+        return int(number)
+
+    return read
 
 
 def several(read: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:

@@ -432,6 +432,13 @@ def test_threads(tmp_path):
     assert numba.get_num_threads() == before
 
 
+def test_more_threads_than_numba_has_are_refused(capsys, monkeypatch):
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 1)
+    assert "argument --threads: '2'; allowed are whole numbers from 1 to 1" in refusal(
+        [*TINY, "--threads", "2"], capsys
+    )
+
+
 def test_quick_is_quick(tmp_path):
     """As it is for users: nothing is made smaller here."""
     path = tmp_path / "a.json"
@@ -453,6 +460,7 @@ def test_quick_is_quick(tmp_path):
         (["--master", "float32"], "'float32', but weights of float32 leave nothing out; allowed is none"),
         (["--master", "remainder", "--dtype", "float16"], "remainder"),
         (["--tensors", "0"], "'0'; allowed are whole numbers from 1"),
+        (["--tensors", "1e12"], "'1e12'; allowed are whole numbers from 1 to 1e+06"),
         (["--tensors", "1,,2"], "''; allowed are whole numbers"),
         (["--sizes", "1.5"], "'1.5'; allowed are whole numbers"),
         (["--sizes", "-5"], "'-5'; allowed are whole numbers"),

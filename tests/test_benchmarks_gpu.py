@@ -174,11 +174,11 @@ def test_the_kernel_for_cupy_is_launched_for_each_tensor(gpu, monkeypatch):
     step()
     inputs, outputs = len(gpu.cupy.INPUTS.split(",")), len(gpu.cupy.OUTPUTS.split(","))
     assert {len(given) for given in launches} == {inputs + outputs}
-    assert [
+    assert len(launches) == 10
+    assert all(
         given[0] is grad and given[inputs] is param
         for given, grad, param in zip(launches[5:], grads, params, strict=True)
-    ]
-    assert len(launches) == 10
+    )
     assert launches[5][1:inputs] == gpu.cupy.scalars(2)
 
 
@@ -409,6 +409,15 @@ def test_what_is_too_large_or_too_late_is_left_out(dry, tmp_path):
     assert "GB of device memory" in result["left_out"][large.name]
     late = run(dry, tmp_path / "gpu.json", [large], limit=-1.0)
     assert "limit" in late["left_out"][large.name]
+
+
+def test_cases_that_are_not_there_are_refused(gpu, monkeypatch, capsys):
+    """Before anything is measured: the figures of an earlier run would be written over by none."""
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--cases", "resnet50;vgg"])
+    with pytest.raises(SystemExit):
+        gpu.main.main()
+    assert "argument --cases: there is no case with 'vgg' in its name" in capsys.readouterr().err
 
 
 def test_the_state_of_the_device_is_asked_of_the_driver(dry, monkeypatch):
