@@ -58,11 +58,11 @@ def set_table(result: Found, name: str, unseen: Sequence[str] = ()) -> Table:
     others = [own for own in seen if any(own in case["speed_up"] for case in cases)]
     rows = []
     for case in cases:
-        part = percent(case["of_memory"][OURS]["median"]) + (" *" if case["in_cache"] else "")
+        part = percent(case["of_scale"][OURS]["median"]) + (" *" if case["in_cache"] else "")
         ratios = [times(case["speed_up"][own]["median"]) if own in case["speed_up"] else "" for own in others]
         rows.append([title_of(case), spread(case["seconds"][OURS]), part, *ratios])
     titles = [result["contenders"][own] for own in others]
-    return ["case", f"{OURS}: {FIGURE}", "of memory's bandwidth", *titles], rows
+    return ["case", f"{OURS}: {FIGURE}", "of the limit", *titles], rows
 
 
 def speed_table(result: Found, name: str) -> Table:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .figures import digits, duration, print_table
 from .gpus import GPU, GPUS, Source
-from .planning import SHARDED, Plan, Work, choices, work_of
+from .planning import SHARDED, Plan, Work, choices, has_bfloat16, work_of
 from .traffic import Held, held, traffic
 
 GB = 1e9
@@ -82,6 +82,8 @@ def run(options: Options) -> None:
     print(f"; a GPU sends {digits(plan.sent / GB)} GB a training step\n" if plan.gpus > 1 else "\n")
     print_table("on each GPU", *device_table(plan, options.devices()))
     print_table("other ways to keep the same model", *choice_table(plan, ways, options.devices()))
+    if not has_bfloat16():
+        print("bfloat16 is left out: it needs ml_dtypes (pip install 'gpuadam[bfloat16]')")
 
 
 def title_of(options: Options) -> str:

@@ -4,6 +4,7 @@ What is held and moved for a parameter is counted by `traffic`, of an optimizer 
 it is only multiplied. The stages are those of ZeRO (Rajbhandari et al. 2020, sections 5 and 7).
 """
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -139,8 +140,16 @@ class Plan:
         return self.moved / bandwidth
 
 
+def has_bfloat16() -> bool:
+    return importlib.util.find_spec("ml_dtypes") is not None
+
+
 def choices(rule: str, settings: Mapping[str, Any]) -> dict[str, Work]:
-    """The same training in every way to keep a model; those that come to the same bytes stand once."""
-    found = {name: work_of(rule, dtype, dtype, {**settings, **own}) for name, (dtype, own) in MODES.items()}
+    """The same training in every way to keep a model; those that come to the same bytes stand once.
+
+    Where NumPy has no bfloat16, as ml_dtypes is missing, weights of it are left out.
+    """
+    modes = {name: own for name, own in MODES.items() if own[0] != "bfloat16" or has_bfloat16()}
+    found = {name: work_of(rule, dtype, dtype, {**settings, **own}) for name, (dtype, own) in modes.items()}
     first = {work.kind.name: name for name, work in reversed(found.items())}
     return {name: work for name, work in found.items() if first[work.kind.name] == name}
