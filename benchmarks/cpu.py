@@ -21,10 +21,11 @@ from cpu_contenders import Contender, is_missing
 from cpu_measure import METHOD, Room, measure_cases
 from cpu_memory import is_possible, measure_memory
 from cpu_overhead import measure_overhead
-from cpu_registry import CONTENDERS
+from cpu_registry import CONTENDERS, OURS
 from cpu_workers import ContenderError, in_new_process
 
 from gpuadam.bench_host import last_level_cache
+from gpuadam.cli_types import whole_number
 from gpuadam.figures import duration
 from gpuadam.first_use import measure_first_use
 from gpuadam.machine import count_cores, machine
@@ -114,7 +115,12 @@ def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seconds", type=float, help="for the samples of a case (default 5; 0.5 with --quick)")
     add("--quick", action="store_true", help="few samples: to see that it works")
     add("--limit", type=float, default=3600.0, help="seconds after which nothing more is begun")
-    add("--threads", type=int, default=count_cores(), help="of all contenders: the first cores (default all)")
+    add(
+        "--threads",
+        type=whole_number(1, count_cores()),
+        default=count_cores(),
+        help="of all contenders: the first cores (default all)",
+    )
     add("--json", type=Path, help="where to write all figures")
     arguments = parser.parse_args(argv)
     arguments.seconds = arguments.seconds or (0.5 if arguments.quick else 5.0)
@@ -124,6 +130,8 @@ def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if unknown:
             parser.error(f"argument --{option}: there is no {unknown[0]!r}; there are {', '.join(known)}")
         setattr(arguments, option, given)
+    if OURS not in arguments.contenders:
+        parser.error(f"argument --contenders: {OURS} is what the others are compared with; name it, too")
     wanted = {case.name for name in arguments.cases for case in sets.get(name, [])} | set(arguments.cases)
     arguments.sets, arguments.asked = sets, [case for name, case in cases.items() if name in wanted]
     arguments.others = [name for name in OTHERS if name in wanted]

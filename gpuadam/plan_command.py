@@ -7,13 +7,17 @@ from typing import Any
 
 from .figures import digits, duration, print_table
 from .gpus import GPU, GPUS, Source
-from .planning import SHARDED, Plan, Work, choices, has_bfloat16, work_of
+from .planning import SHARDED, Plan, Work, choices, has_bfloat16, takers, work_of
 from .traffic import Held, held, traffic
 
 GB = 1e9
 PARTS = ("parameters", "gradients", "states", "master", "average")  # names of the fields of Held, for people
-EXTRAS = {"ema": {"ema_decay": 0.999}, "clip_norm": {"clip_norm": 1.0}, "momentum": {"momentum": 0.9}}
-FLAGS = ("amsgrad", "centered", "zero_grads")
+EXTRAS: dict[str, dict[str, Any]] = {  # what an option without a value sets
+    **{name: {name: True} for name in ("amsgrad", "centered", "zero_grads")},
+    "ema": {"ema_decay": 0.999},
+    "clip_norm": {"clip_norm": 1.0},
+    "momentum": {"momentum": 0.9},
+}
 UNKNOWN = "-"
 
 
@@ -46,8 +50,7 @@ class Options:
 
     def extras(self) -> dict[str, Any]:
         """Settings that do not depend on how the model is kept."""
-        own = {name: True for name in FLAGS if getattr(self, name)}
-        return own | {key: value for name, each in EXTRAS.items() if getattr(self, name) for key, value in each.items()}
+        return {key: value for name, own in EXTRAS.items() if getattr(self, name) for key, value in own.items()}
 
     def devices(self) -> Sequence[GPU]:
         """The GPUs to tell of, the fastest first; figures that are given replace those of the table."""
@@ -68,7 +71,7 @@ def run(options: Options) -> None:
         work = work_of(options.rule, options.dtype, options.grad_dtype or options.dtype, settings)
         ways = choices(options.rule, options.extras())
     except (TypeError, ValueError, ImportError) as error:
-        raise PlanError(str(error)) from error
+        raise PlanError(reason(options, error)) from error
     if options.master and not work.kind.companion:
         raise PlanError(
             f"master is {options.master!r}, but weights of {options.dtype} leave nothing out; allowed is none"
@@ -84,6 +87,14 @@ def run(options: Options) -> None:
     print_table("other ways to keep the same model", *choice_table(plan, ways, options.devices()))
     if not has_bfloat16():
         print("bfloat16 is left out: it needs ml_dtypes (pip install 'gpuadam[bfloat16]')")
+
+
+def reason(options: Options, error: Exception) -> str:
+    """What is wrong: by the name of the option, where the optimizer has no such argument."""
+    for name, own in EXTRAS.items():
+        if getattr(options, name) and options.rule not in (allowed := takers(own)):
+            return f"argument --{name.replace('_', '-')}: {options.rule} has none; allowed with {', '.join(allowed)}"
+    return str(error)
 
 
 def title_of(options: Options) -> str:

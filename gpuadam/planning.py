@@ -90,6 +90,21 @@ def work_of(rule: str, dtype: str, grad_dtype: str, settings: Mapping[str, Any])
     return Work(specialise(defaults, group, group.arrays[0], grad_dtype), norms > 0)
 
 
+def takers(settings: Mapping[str, Any]) -> list[str]:
+    """The optimizers that have these arguments."""
+
+    def takes(rule: str) -> bool:
+        try:
+            work_of(rule, "float32", "float32", settings)
+        except TypeError:
+            return False
+        except ValueError:
+            return True  # it has them, but not with its other settings
+        return True
+
+    return [rule for rule in OPTIMIZERS if takes(rule)]
+
+
 @dataclass(frozen=True)
 class Plan:
     """So many parameters on so many GPUs.

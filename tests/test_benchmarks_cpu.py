@@ -70,9 +70,14 @@ def test_what_there_is_no_time_for_is_told(tmp_path, cpu):
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [(["--cases", "resnet"], "argument --cases: there is no 'resnet'"), (["--contenders", "apex"], "no 'apex'")],
+    [
+        (["--cases", "resnet"], "argument --cases: there is no 'resnet'"),
+        (["--contenders", "apex"], "no 'apex'"),
+        (["--contenders", "torch-fused"], "gpuadam is what the others are compared with"),
+        (["--threads", "0"], "argument --threads: '0'; allowed are whole numbers from 1"),
+    ],
 )
-def test_unknown_names_are_refused(cpu, options, named, capsys):
+def test_what_is_refused(cpu, options, named, capsys):
     with pytest.raises(SystemExit):
         cpu.read_arguments(options)
     assert named in capsys.readouterr().err
