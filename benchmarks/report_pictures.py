@@ -48,7 +48,7 @@ def draw_speed_up(result: Found) -> Any:
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:g} x")
     panel.set_yticks(range(len(cases)), [title_of(case) for case in cases])
     panel.invert_yaxis()
-    panel.legend(frameon=False, labelcolor=GREY, fontsize=9, loc="lower right")
+    panel.legend(frameon=False, labelcolor=GREY, fontsize=9, loc="lower right", bbox_to_anchor=(1, 1), ncols=4)
     return figure
 
 
