@@ -13,7 +13,8 @@ from gpuadam.expressions import Expr
 
 @functools.cache
 def library(patch: host_kernels.Patch | None = None) -> Any:
-    options = (*host_kernels.LIBRARY, f"-DBLOCK={host_kernels.THREADS}", "-O2")
+    # g++ 12 crashes in its pass "cp" over this text at -O2
+    options = (*host_kernels.LIBRARY, f"-DBLOCK={host_kernels.THREADS}", "-O2", "-fno-ipa-cp")
     loaded = ctypes.CDLL(str(host_kernels.compile_text("evaluate.cpp", "evaluate.so", options, patch)))
     array, whole = ctypes.c_void_p, ctypes.c_int
     loaded.evaluate_clocks.argtypes = [array, whole, whole, array, array, ctypes.c_longlong, array]
