@@ -153,8 +153,10 @@ def test_read_after_the_ticket_is_seen(name: str) -> None:
 
 @pytest.mark.parametrize("barrier", BARRIERS, ids=str)
 def test_every_barrier_is_needed(barrier: Barrier) -> None:
-    done = drive_threads("step.cu", QUANTISED, barrier.replaced_by(""))  # it alone has those of 8-bit states
-    assert done.returncode in (CONFLICT, UNEXPECTED), done.stderr  # a lost race may spoil the outcome before it is seen
+    """A race is seen when threads happen to meet, about every other time: ten runs miss it once in a thousand times."""
+    # QUANTISED alone has the barriers of 8-bit states; a lost race may spoil the outcome before it is seen
+    runs = (drive_threads("step.cu", QUANTISED, barrier.replaced_by("")).returncode for _ in range(10))
+    assert any(code in (CONFLICT, UNEXPECTED) for code in runs)
 
 
 @pytest.mark.parametrize("is_ci", [False, True])
