@@ -1,6 +1,7 @@
 """Who steps on the CPU: gpuadam, and what all contenders have in common."""
 
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from cpu_cases import Case, arrays_of, in_groups, settings_of
 from gpuadam.planning import OPTIMIZERS
 
 
-class Contender:
+class Contender(ABC):
     """A step of a case. Each is made in a process of its own, and only there its framework is imported.
 
     Attributes:
@@ -29,15 +30,16 @@ class Contender:
     step: Callable[[], Any]
     grads: list[np.ndarray]
 
+    @abstractmethod
     def __init__(self, case: Case) -> None:
-        raise NotImplementedError
+        """Make what is timed."""
 
     @classmethod
     def refuses(cls, case: Case) -> str:
         """Why it does not take part; nothing if it does."""
         return ""
 
-    def refresh(self) -> None:
+    def refresh(self) -> None:  # noqa: B027 (most have nothing to put back)
         """Put back what steps have changed beside the weights; before each sample, and not timed."""
 
     def feed(self, grads: Sequence[np.ndarray]) -> None:
@@ -45,13 +47,13 @@ class Contender:
         for own, new in zip(self.grads, grads, strict=True):
             own[...] = new
 
+    @abstractmethod
     def weights(self) -> list[np.ndarray]:
         """In float64."""
-        raise NotImplementedError
 
     def averages(self) -> list[np.ndarray]:
-        """Of the weights, in float64, where the recipe has them."""
-        raise NotImplementedError
+        """Of the weights, in float64; none where there are none."""
+        return []
 
 
 class Gpuadam(Contender):
